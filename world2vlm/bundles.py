@@ -1,0 +1,225 @@
+"""Bundles: one imagined trajectory on disk, in World2VLM's layout.
+
+`scenes/<scene>/traj_<id>/` holds `frames/000.png ...` and, written last, `traj.json`. Beside World2VLM's keys
+(`traj_params`, `actions_step`, `actions_prefix`, `frame_ids_kept`, `key_frame_indices`, `transforms`) it carries the
+objects in view of each frame and where the frames come from. A folder without `traj.json` is no bundle.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from world2vlm.actions import Action, canonicalise, parse_short
+from world2vlm.boxes import Box
+from world2vlm.errors import DataCorruptedError
+
+
+@dataclass(frozen=True)
+class ObjectView:
+    """A physical object as seen in one frame; `area` is the share of the image's pixels that show it."""
+
+    instance_id: int
+    category: str
+    colour: str
+    box: Box
+    area: float
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a trajectory.
+
+    Attributes:
+        png: the encoded image; empty where a bundle was read without its pixels.
+        c2w: float64 (4, 4), relative to the anchor camera.
+        intrinsics: K, float64 (3, 3), pixels.
+        size: (width, height) in pixels.
+        actions_step: the actions since the frame before.
+        key_frame: at the end of an action (or the anchor).
+        objects: the objects in view.
+        instances_png: encoded 8-bit map of instance ids; empty where the world sends none.
+        scores: the world's figures about this frame.
+        path: the image's path relative to the bundle.
+    """
+
+    png: bytes
+    c2w: NDArray[np.float64]
+    intrinsics: NDArray[np.float64]
+    size: tuple[int, int]
+    actions_step: tuple[Action, ...] = ()
+    key_frame: bool = True
+    objects: tuple[ObjectView, ...] = ()
+    instances_png: bytes = b""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One trajectory: frames in order, the anchor first.
+
+    Attributes:
+        scene: the scene's name; splits go by it.
+        trajectory: the trajectory's id within the scene.
+        frames: the frames.
+        params: how it was made: world, its digest and licence, seed (World2VLM's `traj_params`).
+    """
+
+    scene: str
+    trajectory: str
+    frames: tuple[Frame, ...]
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def relative_path(self) -> Path:
+        """`scenes/<scene>/traj_<id>`."""
+        return Path("scenes") / self.scene / f"traj_{self.trajectory}"
+
+    def actions_between(self, first: int, last: int) -> list[Action]:
+        """Canonical actions that lead from frame `first` to the later frame `last`."""
+        steps = [action for frame in self.frames[first + 1 : last + 1] for action in frame.actions_step]
+        return canonicalise(steps)
+
+
+def write_bundle(root: Path, bundle: Bundle) -> Path:
+    """Write a bundle under `root` in one rename; a bundle that is already there is kept (it is the same).
+
+    Returns:
+        The bundle's folder.
+    """
+    target = root / bundle.relative_path
+    if (target / "traj.json").exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    (staging / "frames").mkdir(parents=True)
+    for index, frame in enumerate(bundle.frames):
+        (staging / _frame_path(index)).write_bytes(frame.png)
+        if frame.instances_png:
+            (staging / "instances").mkdir(exist_ok=True)
+            (staging / _frame_path(index, "instances")).write_bytes(frame.instances_png)
+    (staging / "traj.json").write_text(json.dumps(_to_json(bundle)), encoding="utf-8")
+    try:
+        os.rename(staging, target)
+    except OSError:
+        # Somebody else wrote the same trajectory meanwhile, or an older version left a broken folder.
+        if not (target / "traj.json").exists():
+            shutil.rmtree(target, ignore_errors=True)
+            os.rename(staging, target)
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle without its pixels (`Frame.path` says where they are).
+
+    Raises:
+        DataCorruptedError: `traj.json` is missing or broken.
+    """
+    try:
+        payload = json.loads((folder / "traj.json").read_text(encoding="utf-8"))
+        return _from_json(folder, payload)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataCorruptedError(f"{folder.name}: not a readable bundle: {error}") from error
+
+
+def find_bundles(root: Path) -> Iterator[Path]:
+    """Yield the folders of all whole bundles under `root`, in a fixed order."""
+    return (path.parent for path in sorted(root.glob("**/traj_*/traj.json")))
+
+
+def _frame_path(index: int, folder: str = "frames") -> str:
+    return f"{folder}/{index:03d}.png"
+
+
+def _short(actions: Iterable[Action]) -> list[str]:
+    return [action.short for action in actions]
+
+
+def _to_json(bundle: Bundle) -> dict[str, Any]:
+    frames = bundle.frames
+    return {
+        "traj_params": dict(bundle.params),
+        "frame_ids_kept": list(range(len(frames))),
+        "key_frame_indices": [index for index, frame in enumerate(frames) if frame.key_frame],
+        "actions_step": [_short(frame.actions_step) for frame in frames],
+        "actions_prefix": [_short(bundle.actions_between(0, index)) for index in range(len(frames))],
+        "transforms": {"frames": [_transform(index, frame) for index, frame in enumerate(frames)]},
+        "objects": [[_object_to_json(view) for view in frame.objects] for frame in frames],
+        "scores": [dict(frame.scores) for frame in frames],
+    }
+
+
+def _transform(index: int, frame: Frame) -> dict[str, Any]:
+    k = frame.intrinsics
+    return {
+        "file_path": f"./{_frame_path(index)}",
+        "fl_x": k[0, 0],
+        "fl_y": k[1, 1],
+        "cx": k[0, 2],
+        "cy": k[1, 2],
+        "w": frame.size[0],
+        "h": frame.size[1],
+        "transform_matrix": frame.c2w.tolist(),
+    }
+
+
+def _object_to_json(view: ObjectView) -> dict[str, Any]:
+    return {
+        "track_id": view.instance_id,
+        "label": view.category,
+        "colour": view.colour,
+        "bbox_norm": list(view.box.corners),
+        "area": view.area,
+    }
+
+
+def _from_json(folder: Path, payload: Mapping[str, Any]) -> Bundle:
+    keys = set(payload["key_frame_indices"])
+    frames = tuple(
+        _frame_from_json(transform, index in keys, steps, objects, scores)
+        for index, (transform, steps, objects, scores) in enumerate(
+            zip(
+                payload["transforms"]["frames"],
+                payload["actions_step"],
+                payload["objects"],
+                payload["scores"],
+                strict=True,
+            )
+        )
+    )
+    return Bundle(folder.parent.name, folder.name.removeprefix("traj_"), frames, payload["traj_params"])
+
+
+def _frame_from_json(
+    transform: Mapping[str, Any],
+    key_frame: bool,
+    steps: Sequence[str],
+    objects: Sequence[Mapping[str, Any]],
+    scores: Mapping[str, float],
+) -> Frame:
+    intrinsics = np.array(
+        [[transform["fl_x"], 0, transform["cx"]], [0, transform["fl_y"], transform["cy"]], [0, 0, 1]], dtype=np.float64
+    )
+    views = tuple(
+        ObjectView(o["track_id"], o["label"], o["colour"], Box(*o["bbox_norm"]), o["area"]) for o in objects
+    )
+    return Frame(
+        png=b"",
+        c2w=np.array(transform["transform_matrix"], dtype=np.float64),
+        intrinsics=intrinsics,
+        size=(transform["w"], transform["h"]),
+        actions_step=tuple(map(parse_short, steps)),
+        key_frame=key_frame,
+        objects=views,
+        scores=scores,
+        path=transform["file_path"].removeprefix("./"),
+    )
