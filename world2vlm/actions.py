@@ -77,13 +77,13 @@ class Action:
 
     @property
     def short(self) -> str:
-        """World2VLM's file form, for example `FWD_0.5` or `TL_30`."""
-        return f"{_TO_SHORT[self.primitive]}_{format_magnitude(self.magnitude)}"
+        """World2VLM's file form, for example `FWD_0.5` or `TL_30`; exact, so that a third of a metre adds up again."""
+        return f"{_TO_SHORT[self.primitive]}_{format_magnitude(self.magnitude, decimals=12)}"
 
 
-def format_magnitude(value: float) -> str:
-    """Format with at most three decimals and no trailing zeros, as World2VLM's files do."""
-    return f"{value:.3f}".rstrip("0").rstrip(".")
+def format_magnitude(value: float, decimals: int = 3) -> str:
+    """Format without trailing zeros and, as World2VLM's questions do, with at most three decimals."""
+    return f"{value:.{decimals}f}".rstrip("0").rstrip(".")
 
 
 def format_actions(actions: Iterable[Action]) -> str:
@@ -113,10 +113,9 @@ def parse_short(token: str) -> Action:
     primitive = _SHORT.get(name.upper())
     if primitive is None:
         raise InvalidInputError(f"unknown action {token!r}; known are {', '.join(_SHORT)}")
-    try:
-        return Action(primitive, float(number))
-    except ValueError as error:
-        raise InvalidInputError(f"bad magnitude in action {token!r}: {error}") from error
+    if re.fullmatch(_NUMBER, number, re.IGNORECASE) is None:
+        raise InvalidInputError(f"bad magnitude in action {token!r}")
+    return Action(primitive, float(number))
 
 
 def _parse_long(part: str) -> Action:

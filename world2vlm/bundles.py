@@ -127,7 +127,7 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         payload = json.loads((folder / "traj.json").read_text(encoding="utf-8"))
         return _from_json(folder, payload)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataCorruptedError(f"{folder.name}: not a readable bundle: {error}") from error
 
 
@@ -209,9 +209,7 @@ def _frame_from_json(
     intrinsics = np.array(
         [[transform["fl_x"], 0, transform["cx"]], [0, transform["fl_y"], transform["cy"]], [0, 0, 1]], dtype=np.float64
     )
-    views = tuple(
-        ObjectView(o["track_id"], o["label"], o["colour"], Box(*o["bbox_norm"]), o["area"]) for o in objects
-    )
+    views = tuple(ObjectView(o["track_id"], o["label"], o["colour"], Box(*o["bbox_norm"]), o["area"]) for o in objects)
     return Frame(
         png=b"",
         c2w=np.array(transform["transform_matrix"], dtype=np.float64),

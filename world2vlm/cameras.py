@@ -78,7 +78,13 @@ def check_pose(c2w: Floats) -> Floats:
 
 
 def intrinsics_from_fov(horizontal_deg: float, width: int, height: int) -> Floats:
-    """Pinhole K with square pixels and a centred principal point: float64 (3, 3), pixels."""
+    """Pinhole K with square pixels and a centred principal point: float64 (3, 3), pixels.
+
+    Raises:
+        InvalidInputError: a field of view that is not between 0 and 180 degrees.
+    """
+    if not 0 < horizontal_deg < 180:
+        raise InvalidInputError(f"a field of view must be between 0 and 180 degrees, not {horizontal_deg}")
     focal = width / 2 / math.tan(math.radians(horizontal_deg) / 2)
     return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 

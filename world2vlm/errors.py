@@ -2,7 +2,7 @@
 
 
 class World2VLMError(Exception):
-    """Base of all errors whose text may be shown to a caller. `code` is stable and goes into the `error-code` trailer."""
+    """Base of all errors whose text may be shown to a caller; `code` is stable: it is the `error-code` trailer."""
 
     code = "internal"
 

@@ -1,0 +1,250 @@
+"""The state of a round: `rounds/<id>/` in the store. What comes next follows from which files exist, nothing else.
+
+`plan.json`, then `shards/NNN.json` (imagined and labelled), `dataset.json`, `training.json`, `evaluation.json`,
+`promotion.json`; or `stopped.json` with the reason. The first writer of a file wins, so a task may run twice.
+"""
+
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, Self
+
+from world2vlm.errors import DataCorruptedError, InvalidInputError, NotFoundError, PreconditionError
+from world2vlm.records import TaskRecord
+from world2vlm.store import Store
+
+Step = Literal["imagine", "dataset", "distil", "evaluate", "promote", "done", "stopped"]
+# What is to be done while this file is missing, in order.
+_STEPS: tuple[tuple[Step, str], ...] = (
+    ("dataset", "dataset"),
+    ("distil", "training"),
+    ("evaluate", "evaluation"),
+    ("promote", "promotion"),
+)
+STEP_FILES = tuple(name for _, name in _STEPS)
+# Scene seeds come in blocks: the first for held-out scenes, the same in every round, then one for each round's seed.
+SEED_BLOCK = 1_000_000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One unit of imagining and labelling: scenes of one split."""
+
+    index: int
+    split: Literal["train", "test"]
+    scene_seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """What a round does.
+
+    Attributes:
+        id: the round's name.
+        seed: of the training scenes and of training.
+        train_scenes: how many scenes to train on.
+        test_scenes: how many scenes to hold out; the same ones in every round.
+        trajectories_per_scene: how many trajectories to imagine in each scene.
+        scenes_per_shard: how many scenes one task takes.
+        recipe: name of the training recipe.
+        steps: optimiser steps.
+        world: name of the teacher's world.
+        student: name of the checkpoint registry.
+    """
+
+    id: str
+    seed: int
+    train_scenes: int
+    test_scenes: int
+    trajectories_per_scene: int
+    scenes_per_shard: int
+    recipe: str
+    steps: int
+    world: str
+    student: str
+
+    def __post_init__(self) -> None:
+        _check_id(self.id)
+        for name in ("train_scenes", "test_scenes", "trajectories_per_scene", "scenes_per_shard", "steps"):
+            if not 1 <= getattr(self, name) <= SEED_BLOCK:
+                raise InvalidInputError(f"a round's {name} must be from 1 to {SEED_BLOCK}, not {getattr(self, name)}")
+        if not 0 <= self.seed < SEED_BLOCK:
+            raise InvalidInputError(f"a round's seed must be from 0 to {SEED_BLOCK - 1}, not {self.seed}")
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """All shards: training scenes first, then held-out ones; no scene is in two."""
+        start = (1 + self.seed) * SEED_BLOCK
+        train = self._cut("train", range(start, start + self.train_scenes))
+        test = self._cut("test", range(self.test_scenes))
+        return tuple(Shard(index, split, seeds) for index, (split, seeds) in enumerate([*train, *test]))
+
+    def _cut(
+        self, split: Literal["train", "test"], seeds: range
+    ) -> list[tuple[Literal["train", "test"], tuple[int, ...]]]:
+        size = self.scenes_per_shard
+        return [(split, tuple(seeds[start : start + size])) for start in range(0, len(seeds), size)]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, payload: Any) -> Self:
+        """Read a JSON object.
+
+        Raises:
+            InvalidInputError: keys are missing or unknown, or a value is out of range.
+        """
+        try:
+            return cls(**payload)
+        except TypeError as error:
+            raise InvalidInputError(f"not a round's plan: {error}") from error
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a round: when (UTC, ISO 8601), what, and figures."""
+
+    at: str
+    text: str
+    figures: Mapping[str, Any]
+
+
+class RoundState:
+    """The files of one round."""
+
+    def __init__(self, store: Store, id: str) -> None:
+        """Open the state of round `id`; nothing is created before `create`."""
+        self._store = store
+        self._root = f"rounds/{_check_id(id)}"
+
+    def create(self, plan: RoundPlan) -> None:
+        """Write the plan; nothing changes where the same plan is there.
+
+        Raises:
+            PreconditionError: the round exists with another plan.
+        """
+        if f"rounds/{plan.id}" != self._root:
+            raise InvalidInputError(f"the plan of round {plan.id!r} does not belong to {self._root}")
+        if not self._store.create_json(f"{self._root}/plan.json", plan.to_json()) and self.plan() != plan:
+            raise PreconditionError(f"round {plan.id!r} exists with another plan")
+
+    def plan(self) -> RoundPlan:
+        """The plan.
+
+        Raises:
+            NotFoundError: no such round.
+            DataCorruptedError: the plan is broken.
+        """
+        path = f"{self._root}/plan.json"
+        try:
+            return RoundPlan.from_json(self._store.read_json(path))
+        except InvalidInputError as error:
+            raise DataCorruptedError(f"{path}: {error}") from error
+
+    def shard_path(self, index: int) -> str:
+        """Where a shard's result lies in the store."""
+        return f"{self._root}/shards/{index:03d}.json"
+
+    def write_shard(self, index: int, records: Sequence[TaskRecord], figures: Mapping[str, Any]) -> None:
+        """Write a shard's task records, with figures about them; the first result stands."""
+        payload = {"figures": dict(figures), "records": [record.to_json() for record in records]}
+        self._store.create_json(self.shard_path(index), payload)
+
+    def read_shard(self, index: int) -> tuple[list[TaskRecord], dict[str, Any]]:
+        """A shard's task records and figures.
+
+        Raises:
+            NotFoundError: the shard is missing.
+            DataCorruptedError: it is broken.
+        """
+        path = self.shard_path(index)
+        payload = self._store.read_json(path)
+        try:
+            return [TaskRecord.from_json(record) for record in payload["records"]], dict(payload["figures"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataCorruptedError(f"{path}: {error}") from error
+
+    def missing_shards(self) -> list[int]:
+        """Indices of the plan's shards that have no result yet."""
+        found = set(self._store.list(f"{self._root}/shards"))
+        return [shard.index for shard in self.plan().shards if self.shard_path(shard.index) not in found]
+
+    def write_step(self, name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the result of a step (one of `STEP_FILES`).
+
+        Returns:
+            The result that stands: the one written first.
+        """
+        path = self._step_path(name)
+        self._store.create_json(path, dict(payload))
+        standing: dict[str, Any] = self._store.read_json(path)
+        return standing
+
+    def read_step(self, name: str) -> dict[str, Any] | None:
+        """The result of a step (one of `STEP_FILES`); None where there is none yet."""
+        try:
+            payload: dict[str, Any] = self._store.read_json(self._step_path(name))
+        except NotFoundError:
+            return None
+        return payload
+
+    def stop(self, reason: str, **figures: Any) -> None:
+        """End the round before its promotion; the first reason stands."""
+        self._store.create_json(f"{self._root}/stopped.json", {"reason": reason, "at": _now(), "figures": figures})
+
+    def stopped(self) -> dict[str, Any] | None:
+        """Why the round was stopped: `reason`, `at`, `figures`; None where it was not."""
+        try:
+            payload: dict[str, Any] = self._store.read_json(f"{self._root}/stopped.json")
+        except NotFoundError:
+            return None
+        return payload
+
+    def status(self) -> Step:
+        """Which step is next; `done` or `stopped` where none is.
+
+        Raises:
+            NotFoundError: no such round.
+        """
+        found = set(self._store.children(self._root))
+        if "promotion.json" in found:
+            return "done"
+        if "stopped.json" in found:
+            return "stopped"
+        if self.missing_shards():
+            return "imagine"
+        return next(step for step, name in _STEPS if f"{name}.json" not in found)
+
+    def log_event(self, text: str, **figures: Any) -> None:
+        """Append an event; each is a file of its own, so that writers never meet."""
+        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.json"
+        self._store.write_json(f"{self._root}/events/{name}", {"at": _now(), "text": text, "figures": figures})
+
+    def events(self) -> list[Event]:
+        """All events, in order of time."""
+        return [Event(**self._store.read_json(path)) for path in self._store.list(f"{self._root}/events")]
+
+    def _step_path(self, name: str) -> str:
+        if name not in STEP_FILES:
+            raise InvalidInputError(f"unknown step {name!r}; the steps are {', '.join(STEP_FILES)}")
+        return f"{self._root}/{name}.json"
+
+
+def list_rounds(store: Store) -> list[str]:
+    """Ids of all rounds that have a plan."""
+    return [name for name in store.children("rounds") if store.exists(f"rounds/{name}/plan.json")]
+
+
+def _check_id(id: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", id) is None:
+        raise InvalidInputError(f"bad id of a round: {id!r}")
+    return id
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
