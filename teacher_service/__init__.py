@@ -1,0 +1,1 @@
+"""The teacher service: worlds that imagine what a camera would see after an action."""
