@@ -1,0 +1,1 @@
+"""The trainer: turns bundles into datasets, datasets into checkpoints, and checkpoints into a serving student."""
