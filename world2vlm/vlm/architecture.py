@@ -21,8 +21,8 @@ class StudentConfig:
     """Sizes of a tiny student. `frame_size` is in pixels; a merged visual token covers patch * merge pixels."""
 
     frame_size: int = 96
-    patch_size: int = 8
-    merge_size: int = 2
+    patch_size: int = 12
+    merge_size: int = 1
     vision_layers: int = 3
     vision_width: int = 128
     text_layers: int = 3
@@ -43,7 +43,7 @@ def build_student(config: StudentConfig | None = None, seed: int = 0) -> Student
     with torch.no_grad():
         _init_positions(model, processor.grid, generator)
         _init_numbers(model, processor, sizes.initializer_range, generator)
-    return StudentModel(model.eval(), processor)
+    return StudentModel(model.train(False), processor)
 
 
 def _qwen_config(sizes: StudentConfig, processor: ClipProcessor) -> Qwen3VLConfig:
@@ -114,7 +114,7 @@ def _init_positions(model: Qwen3VLForConditionalGeneration, grid: int, generator
 def _init_numbers(
     model: Qwen3VLForConditionalGeneration, processor: ClipProcessor, scale: float, generator: torch.Generator
 ) -> None:
-    """Write Fourier features of their value into the number tokens: neighbours are alike, so coordinates interpolate."""
+    """Write Fourier features of the value into the number tokens: neighbours are alike, so coordinates interpolate."""
     words = number_words()
     features = _fourier(torch.linspace(0, 1, len(words)), _NUMBER_FREQUENCIES)
     table = model.model.language_model.embed_tokens.weight

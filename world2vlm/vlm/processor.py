@@ -4,6 +4,7 @@ Qwen3-VL's patch embedding spans two frames (`temporal_patch_size` 2). Feeding t
 both at once, which is what makes camera motion learnable for a tiny model; a single view is repeated, as Qwen does.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from world2vlm.errors import InvalidInputError
 from world2vlm.vlm.tokenizer import ASSISTANT_TURN, END, IMAGE, SPECIAL_TOKENS, USER_TURN, VISION_END, VISION_START
 
 
-class ClipProcessor(Qwen3VLProcessor):  # type: ignore[misc]
+class ClipProcessor(Qwen3VLProcessor):
     """Qwen3-VL's processor without a video processor (that one needs torchvision), with views as clips."""
 
     def __init__(
@@ -31,12 +32,14 @@ class ClipProcessor(Qwen3VLProcessor):  # type: ignore[misc]
             token = getattr(tokenizer, f"{name}_token")
             setattr(self, f"{name}_token", token)
             setattr(self, f"{name}_token_id", tokenizer.convert_tokens_to_ids(token))
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+        ProcessorMixin.__init__(  # type: ignore[no-untyped-call]
+            self, image_processor, tokenizer, chat_template=chat_template
+        )
 
     @property
     def frame_size(self) -> int:
         """Side of the square frames the student sees, in pixels."""
-        return round(self.image_processor.size["shortest_edge"] ** 0.5)
+        return math.isqrt(int(self.image_processor.size["shortest_edge"]))
 
     @property
     def grid(self) -> int:
@@ -145,4 +148,4 @@ def build_processor(tokenizer: Any, frame_size: int, patch_size: int, merge_size
     return ClipProcessor(image_processor, tokenizer, chat_template=tokenizer.chat_template)
 
 
-AutoProcessor.register(Qwen3VLConfig, ClipProcessor, exist_ok=True)
+AutoProcessor.register(Qwen3VLConfig, ClipProcessor, exist_ok=True)  # type: ignore[no-untyped-call]

@@ -3,17 +3,20 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen3VLForConditionalGeneration
 from transformers.generation.streamers import BaseStreamer
 
 from world2vlm.errors import InvalidInputError
 from world2vlm.vlm.processor import ClipProcessor
 
 MAX_NEW_TOKENS = 48
+# transformers' annotations do not describe these calls.
+_load_processor: Callable[..., Any] = AutoProcessor.from_pretrained
+_load_model: Callable[..., Any] = AutoModelForImageTextToText.from_pretrained
 _BINARY_WORDS = (("yes", "no"), ("true", "false"))
 
 
@@ -45,7 +48,7 @@ class Generation:
 class StudentModel:
     """A loaded student. Not thread-safe: give it one calling thread."""
 
-    def __init__(self, model: PreTrainedModel, processor: ClipProcessor) -> None:
+    def __init__(self, model: Qwen3VLForConditionalGeneration, processor: ClipProcessor) -> None:
         self.model = model
         self.processor = processor
 
@@ -57,16 +60,18 @@ class StudentModel:
             InvalidInputError: the files are no fit student, or a weight is not finite.
         """
         try:
-            processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            model = AutoModelForImageTextToText.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            processor = _load_processor(folder, local_files_only=True, trust_remote_code=False)
+            model, info = _load_model(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
             )
         except Exception as error:  # transformers raises whatever the broken file provokes
             raise InvalidInputError(f"no student can be loaded from this checkpoint: {error}") from error
-        if not isinstance(processor, ClipProcessor):
-            raise InvalidInputError("the checkpoint's processor is not a student's")
-        if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
-            raise InvalidInputError("the checkpoint has weights that are not finite")
+        _check_fit(model, processor, {*info["missing_keys"], *info["unexpected_keys"]})
         return cls(model.to(device).eval(), processor)
 
     def save(self, folder: Path) -> None:
@@ -102,7 +107,7 @@ class StudentModel:
         inputs = self.processor.encode_batch([p.images for p in prompts], [p.text for p in prompts])
         inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
         streamer = _BatchStreamer(self.processor.tokenizer, on_text) if on_text else None
-        output = self.model.generate(
+        output = cast(Any, self.model).generate(
             **inputs,
             max_new_tokens=max_new_tokens,
             do_sample=False,
@@ -133,7 +138,17 @@ class StudentModel:
         return float(log_probabilities.sum().exp())
 
 
-class _BatchStreamer(BaseStreamer):  # type: ignore[misc]
+def _check_fit(model: object, processor: object, strays: set[str]) -> None:
+    if not isinstance(processor, ClipProcessor) or not isinstance(model, Qwen3VLForConditionalGeneration):
+        raise InvalidInputError("the checkpoint is no Qwen3-VL with a student's processor")
+    # transformers makes up at random what the file lacks, and only warns.
+    if strays:
+        raise InvalidInputError(f"the checkpoint's weights do not fit its config: {', '.join(sorted(strays)[:5])}")
+    if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+        raise InvalidInputError("the checkpoint has weights that are not finite")
+
+
+class _BatchStreamer(BaseStreamer):
     """Hands on the text that each step adds to each row (transformers' own streamer takes one row only)."""
 
     def __init__(self, tokenizer: Any, on_text: Callable[[int, str], None]) -> None:

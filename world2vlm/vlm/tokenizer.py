@@ -34,7 +34,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     tokenizer.add_tokens([AddedToken(word, normalized=False, special=False) for word in ("user\n", "assistant\n")])
     tokenizer.add_tokens([AddedToken(word, normalized=False, special=False) for word in all_words()])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         pad_token=PAD,
         eos_token=END,

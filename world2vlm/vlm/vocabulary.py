@@ -17,8 +17,8 @@ COLOUR_WORDS = ("red", "green", "blue", "yellow", "purple", "orange", "white", "
 # What the base student's own questions are made of (trainer.perception builds them from these pieces).
 PERCEPTION_PIECES = (
     "Where is the ", "What is at ", "Is there a ", "Is the ", " left of the ", "How many ", "Which side is the ",
-    " on", " in view", " in the first image", " in the second image", "?", "middle", "left", "right", "background",
-    "What is in bbox ", "s are",
+    " on", " in the first image", " in the second image", "?", "middle", "left", "right", "background",
+    "What is in bbox ", "s are there",
 )  # fmt: skip
 
 

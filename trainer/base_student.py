@@ -1,0 +1,160 @@
+"""Pre-training of `base-student`: a tiny Qwen3-VL that can see, name and ground objects, and was never shown motion.
+
+It learns from questions about single views and about unrelated pairs of views of rendered rooms
+(`trainer.perception`), helped by a dense auxiliary loss on the vision tower (`trainer.dense`).
+"""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from trainer.dense import DenseHead
+from trainer.optim import OptimConfig, StudentOptimizer
+from trainer.packing import Example, PackedStudent
+from trainer.perception import KINDS, SUFFIXES, ask
+from trainer.views import Views
+from world2vlm.boxes import iou, parse_box
+from world2vlm.errors import InvalidInputError
+from world2vlm.vlm import Prompt, StudentConfig, StudentModel, build_student
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """The recipe of `base-student`: `clips` clips of `questions` questions a step, `pair_share` of them two views."""
+
+    steps: int = 20_000
+    dense_only_steps: int = 300
+    clips: int = 16
+    questions: int = 6
+    pair_share: float = 0.5
+    student: StudentConfig = field(default_factory=StudentConfig)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(cooldown=0.4))
+    seed: int = 0
+
+
+def pretrain(config: BaseConfig, views: Views, out: Path, on_progress: Progress, save_every: int = 2_000) -> None:
+    """Train from random weights and write the checkpoint to `out` (also every `save_every` steps)."""
+    student = build_student(config.student, config.seed)
+    packed = PackedStudent(student)
+    head = DenseHead(config.student.text_width, config.student.merge_size**2)
+    optimizer = StudentOptimizer([student.model, head], config.optim, config.steps)
+    sampler = ClipSampler(views, config)
+    student.model.train()
+    means: dict[str, float] = {}
+    for step in range(config.steps):
+        index, rows = sampler.batch()
+        seen = packed.see(views.frames[index])
+        targets = torch.from_numpy(views.targets[index][:, :, packed.patch_order.numpy()]).transpose(1, 2)
+        loss, right = head.loss(seen[0], targets)
+        figures = {"dense": loss.item(), "colour": right}
+        if step >= config.dense_only_steps:
+            answers = packed.loss(packed.pack(rows), seen)
+            figures["answers"] = answers.item()
+            loss = loss + answers
+        optimizer.step(loss)
+        means = {key: 0.98 * means.get(key, value) + 0.02 * value for key, value in figures.items()}
+        on_progress(step + 1, config.steps, means)
+        if (step + 1) % save_every == 0 or step + 1 == config.steps:
+            student.save(out)
+
+
+class ClipSampler:
+    """Draws clips (one view twice, or two unrelated views of one scene) with questions about them."""
+
+    def __init__(self, views: Views, config: BaseConfig) -> None:
+        self._views, self._config = views, config
+        self._rng = random.Random(config.seed)
+        starts = np.searchsorted(views.scenes, np.unique(views.scenes)).tolist()
+        self._scenes = list(zip(starts, [*starts[1:], len(views.scenes)], strict=True))
+
+    def batch(self) -> tuple[np.ndarray, list[list[Example]]]:
+        """Indices (clips, 2) of the views, and each clip's questions."""
+        drawn = [self._clip() for _ in range(self._config.clips)]
+        return np.array([pair for pair, _ in drawn]), [examples for _, examples in drawn]
+
+    def _clip(self) -> tuple[tuple[int, int], list[Example]]:
+        rng = self._rng
+        while True:
+            first, last = self._pair()
+            examples: dict[str, Example] = {}
+            for _ in range(3 * self._config.questions):
+                which = rng.randrange(2) if first != last else -1
+                view = self._views.objects[last if which == 1 else first]
+                asked = ask(view, SUFFIXES[which + 1], rng)
+                if asked:
+                    examples[asked.question] = Example(asked.question, asked.answer, asked.weight, asked.ordinal)
+                if len(examples) == self._config.questions:
+                    break
+            if examples:
+                return (first, last), list(examples.values())
+
+    def _pair(self) -> tuple[int, int]:
+        start, end = self._rng.choice(self._scenes)
+        if end - start > 1 and self._rng.random() < self._config.pair_share:
+            first, last = self._rng.sample(range(start, end), 2)
+            return first, last
+        view = self._rng.randrange(start, end)
+        return view, view
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A perception question with its answer, about one or two images (indices into some views)."""
+
+    kind: str
+    views: tuple[int, ...]
+    question: str
+    answer: str
+
+
+def probes(views: Views, per_kind: int, seed: int) -> list[Probe]:
+    """Draw questions of every kind about single views and, as `where_second`, about the second of two."""
+    rng = random.Random(seed)
+    drawn: list[Probe] = []
+    for kind in [*KINDS, "where_second"]:
+        found = 0
+        for _ in range(50 * per_kind):
+            first, last = rng.randrange(len(views.objects)), rng.randrange(len(views.objects))
+            second = kind == "where_second"
+            asked = KINDS["where" if second else kind](
+                views.objects[last if second else first], SUFFIXES[2 if second else 0], rng
+            )
+            if asked:
+                drawn.append(Probe(kind, (first, last) if second else (first,), *asked))
+                found += 1
+            if found == per_kind:
+                break
+    return drawn
+
+
+def score_probes(student: StudentModel, views: Views, asked: Sequence[Probe], batch: int = 32) -> dict[str, float]:
+    """Mean score by kind with transformers' generate: IoU for boxes, exact match else."""
+    scores: dict[str, list[float]] = {}
+    for start in range(0, len(asked), batch):
+        part = asked[start : start + batch]
+        prompts = [Prompt(tuple(Image.fromarray(views.frames[i]) for i in p.views), p.question) for p in part]
+        for probe, answer in zip(part, student.answer(prompts, max_new_tokens=12), strict=True):
+            scores.setdefault(probe.kind, []).append(_score(probe, answer.text))
+    return {kind: float(np.mean(values)) for kind, values in scores.items()}
+
+
+def _score(probe: Probe, text: str) -> float:
+    if not probe.kind.startswith("where"):
+        return float(text == probe.answer)
+    try:
+        return iou(parse_box(probe.answer), parse_box(text))
+    except InvalidInputError:
+        return 0.0
+
+
+def write_scores(path: Path, scores: dict[str, float]) -> None:
+    """Write probe scores beside a checkpoint."""
+    path.write_text(json.dumps(scores, indent=2), encoding="utf-8")

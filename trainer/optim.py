@@ -1,0 +1,88 @@
+"""The optimisers of a tiny student: Muon on the layers' matrices, AdamW on embeddings, norms and biases."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Learning rates and schedule: linear warm-up, flat, then linear decay to `final` over the last `cooldown`."""
+
+    muon_lr: float = 0.02
+    adam_lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: int = 50
+    cooldown: float = 1.0
+    final: float = 0.02
+    clip: float = 1.0
+
+
+class StudentOptimizer:
+    """Muon (arXiv 2502.16982) and AdamW behind one `step`."""
+
+    def __init__(self, modules: Iterable[nn.Module], config: OptimConfig, steps: int) -> None:
+        named = {id(p): (n, p) for module in modules for n, p in module.named_parameters()}.values()
+        matrices = [
+            p for n, p in named if p.ndim == 2 and "embed" not in n and "lm_head" not in n and "auxiliary" not in n
+        ]
+        chosen = {id(p) for p in matrices}
+        rest = [p for _, p in named if id(p) not in chosen]
+        decayed = {"params": [p for p in rest if p.ndim > 1], "weight_decay": config.weight_decay}
+        plain = {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0}
+        self._optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW([decayed, plain], lr=config.adam_lr, betas=(0.9, 0.98)),
+            torch.optim.Muon(
+                matrices,
+                lr=config.muon_lr,
+                weight_decay=config.weight_decay,
+                momentum=0.95,
+                nesterov=True,
+                adjust_lr_fn="original",
+            ),
+        ]
+        self._base = [[group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers]
+        self._parameters = [p for _, p in named]
+        self._config, self._steps, self._done = config, steps, 0
+
+    @property
+    def factor(self) -> float:
+        """The schedule's present multiple of the base rates."""
+        config = self._config
+        warm = min(1.0, (self._done + 1) / config.warmup)
+        left = (1 - self._done / self._steps) / config.cooldown
+        return warm * max(config.final, min(1.0, left))
+
+    def step(self, loss: torch.Tensor) -> None:
+        """Backpropagate, clip, update, and forget the gradients."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._parameters, self._config.clip)
+        for optimizer, base in zip(self._optimizers, self._base, strict=True):
+            for group, rate in zip(optimizer.param_groups, base, strict=True):
+                group["lr"] = rate * self.factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self._done += 1
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """The optimisers' state by name, for a snapshot."""
+        return {
+            f"{number}.{parameter}.{key}": torch.as_tensor(value)
+            for number, optimizer in enumerate(self._optimizers)
+            for parameter, state in optimizer.state_dict()["state"].items()
+            for key, value in state.items()
+        }
+
+    def load_state_tensors(self, tensors: dict[str, torch.Tensor], steps_done: int) -> None:
+        """Take over a snapshot's state after `steps_done` steps."""
+        self._done = steps_done
+        for number, optimizer in enumerate(self._optimizers):
+            whole = optimizer.state_dict()
+            whole["state"] = {}
+            for name, value in tensors.items():
+                owner, parameter, key = name.split(".", 2)
+                if int(owner) == number:
+                    whole["state"].setdefault(int(parameter), {})[key] = value
+            optimizer.load_state_dict(whole)

@@ -1,0 +1,211 @@
+"""Training forward passes that share one clip between many questions.
+
+Each row of a batch is one clip followed by several independent questions with their answers. A block mask lets every
+question see the clip and itself but no other question, and positions restart after the clip, so each question gets
+exactly the hidden states it would get alone (a test compares with transformers' own forward pass) at a fraction of the
+cost. The vision tower runs all clips of a batch at once over the same weights; transformers' own loops over them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention, apply_rotary_pos_emb_vision
+
+from world2vlm.boxes import SCALE
+from world2vlm.vlm import StudentModel
+from world2vlm.vlm.vocabulary import number_words
+
+IGNORE = -100
+
+# Token ids, branches, positions (L, 3), labels, weights, ordinal: one row of a `PackedBatch` before padding.
+_Row = tuple[list[int], list[int], NDArray[np.int64], list[int], list[float], list[bool]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question with its answer. `ordinal`: the answer's integers are coordinates, near misses count as near."""
+
+    question: str
+    answer: str
+    weight: float = 1.0
+    ordinal: bool = False
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """B rows of L tokens.
+
+    Attributes:
+        input_ids: int64 (B, L).
+        mask: bool (B, 1, L, L), True = may attend.
+        positions: int64 (3, B, L), Qwen's temporal, row and column positions.
+        labels: int64 (B, L), the token itself where it belongs to an answer, else IGNORE.
+        weights: float32 (B, L).
+        ordinal: bool (B, L), coordinates among the labels.
+    """
+
+    input_ids: torch.Tensor
+    mask: torch.Tensor
+    positions: torch.Tensor
+    labels: torch.Tensor
+    weights: torch.Tensor
+    ordinal: torch.Tensor
+
+
+class PackedStudent:
+    """A student with the packed forward pass. `sigma` is the width, in thousandths, of ordinal targets."""
+
+    def __init__(self, student: StudentModel, sigma: float = 12.0) -> None:
+        self.student = student
+        self.model = student.model
+        self.vision = student.model.model.visual
+        self.language = student.model.model.language_model
+        processor = student.processor
+        self._processor = processor
+        merge = int(processor.image_processor.merge_size)
+        blocks, grid = processor.grid // merge, processor.grid
+        raster = torch.arange(grid * grid).view(blocks, merge, blocks, merge).permute(0, 2, 1, 3).reshape(-1)
+        self.patch_order = raster  # Qwen's patch order -> raster index
+        rows_columns = torch.stack([raster // grid, raster % grid], dim=-1)
+        self._rope = [table.detach() for table in self.vision.rotary_pos_emb(torch.zeros(1), rows_columns)]
+        self._prefix, self._prefix_positions, self._next_position = self._build_prefix(blocks)
+        self._image_start = self._prefix.index(processor.image_token_id)
+        self._turn = processor.turn_ids()
+        self._tokens: dict[str, list[int]] = {}
+        self._number_ids = torch.tensor(processor.tokenizer.convert_tokens_to_ids(number_words()))
+        self._value_of = torch.full((len(processor.tokenizer),), -1)
+        self._value_of[self._number_ids] = torch.arange(SCALE + 1)
+        values = torch.arange(SCALE + 1).float()
+        self._soft = torch.softmax(-((values[:, None] - values[None]) ** 2) / (2 * sigma**2), dim=-1)
+
+    def see(self, clips: NDArray[np.uint8]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Run the vision tower on clips, uint8 (N, 2, S, S, 3).
+
+        Returns:
+            Visual tokens (N, T, width) and the deepstack features, each (N * T, width).
+        """
+        tower = self.vision
+        patches = self._processor.clip_patches(clips)
+        count, length, _ = patches.shape
+        hidden = tower.patch_embed(patches.flatten(0, 1)).view(count, length, -1)
+        hidden = hidden + tower.pos_embed.weight[self.patch_order]
+        deepstack = []
+        for index, block in enumerate(tower.blocks):
+            hidden = hidden + self._vision_attention(block.attn, block.norm1(hidden))
+            hidden = hidden + block.mlp(block.norm2(hidden))
+            if index in tower.deepstack_visual_indexes:
+                merger = tower.deepstack_merger_list[tower.deepstack_visual_indexes.index(index)]
+                deepstack.append(merger(hidden.flatten(0, 1)))
+        return tower.merger(hidden.flatten(0, 1)).view(count, self._processor.image_tokens, -1), deepstack
+
+    def pack(self, rows: Sequence[Sequence[Example]]) -> PackedBatch:
+        """Lay out one row a clip: the clip's prefix, then each example."""
+        laid_out = [self._lay_out(examples) for examples in rows]
+        # Few distinct lengths: matrix kernels are chosen and cached by shape.
+        length = -(-max(len(row[0]) for row in laid_out) // 32) * 32
+        ids = np.full((len(rows), length), self._processor.tokenizer.pad_token_id)
+        branch = np.full((len(rows), length), -1)
+        positions = np.zeros((len(rows), length, 3), dtype=np.int64)
+        labels = np.full((len(rows), length), IGNORE)
+        weights = np.zeros((len(rows), length), dtype=np.float32)
+        ordinal = np.zeros((len(rows), length), dtype=bool)
+        columns: tuple[NDArray[Any], ...] = (ids, branch, positions, labels, weights, ordinal)
+        for index, row in enumerate(laid_out):
+            for target, values in zip(columns, row, strict=True):
+                target[index, : len(row[0])] = values
+        return PackedBatch(
+            torch.from_numpy(ids),
+            _block_mask(torch.from_numpy(branch)),
+            torch.from_numpy(positions).permute(2, 0, 1),
+            torch.from_numpy(labels),
+            torch.from_numpy(weights),
+            torch.from_numpy(ordinal),
+        )
+
+    def hidden_states(self, batch: PackedBatch, seen: tuple[torch.Tensor, list[torch.Tensor]]) -> torch.Tensor:
+        """Last hidden states (B, L, width) of the language model."""
+        visual, deepstack = seen
+        start, end = self._image_start, self._image_start + self._processor.image_tokens
+        words = self.language.embed_tokens(batch.input_ids)
+        is_visual = torch.zeros_like(batch.input_ids, dtype=torch.bool)
+        is_visual[:, start:end] = True
+        output = self.language(
+            inputs_embeds=torch.cat([words[:, :start], visual, words[:, end:]], dim=1),
+            attention_mask=torch.zeros(batch.mask.shape).masked_fill_(~batch.mask, torch.finfo(torch.float32).min),
+            position_ids=batch.positions,
+            visual_pos_masks=is_visual,
+            deepstack_visual_embeds=deepstack or None,
+            use_cache=False,
+        )
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden
+
+    def loss(self, batch: PackedBatch, seen: tuple[torch.Tensor, list[torch.Tensor]]) -> torch.Tensor:
+        """Weighted mean cross entropy of the answers; logits are computed on answer positions only."""
+        hidden = self.hidden_states(batch, seen)[:, :-1]
+        chosen = batch.labels[:, 1:] != IGNORE
+        targets, weights = batch.labels[:, 1:][chosen], batch.weights[:, 1:][chosen]
+        log_probabilities = F.log_softmax(self.model.lm_head(hidden[chosen]).float(), dim=-1)
+        losses = -log_probabilities.gather(1, targets[:, None])[:, 0]
+        soft = batch.ordinal[:, 1:][chosen] & (self._value_of[targets] >= 0)
+        expected = self._soft[self._value_of[targets[soft]]]
+        ordinal_losses = -(expected * log_probabilities[soft][:, self._number_ids]).sum(dim=-1)
+        losses = losses.masked_scatter(soft, ordinal_losses)
+        return (losses * weights).sum() / weights.sum()
+
+    def _build_prefix(self, blocks: int) -> tuple[list[int], NDArray[np.int64], int]:
+        """Token ids up to the question, their (T, 3) positions, and the position after them."""
+        ids = self._processor.clip_ids()
+        start = ids.index(self._processor.image_token_id)
+        cells = [(start, start + row, start + column) for row in range(blocks) for column in range(blocks)]
+        after = start + blocks
+        tail = len(ids) - start - len(cells)
+        positions = [(i, i, i) for i in range(start)] + cells + [(after + i,) * 3 for i in range(tail)]
+        return ids, np.array(positions), after + tail
+
+    def _lay_out(self, examples: Sequence[Example]) -> _Row:
+        size = len(self._prefix)
+        ids, branch, labels = list(self._prefix), [0] * size, [IGNORE] * size
+        weights, ordinal = [0.0] * size, [False] * size
+        positions = [self._prefix_positions]
+        for number, example in enumerate(examples, start=1):
+            question = self._encode(example.question) + self._turn
+            answer = [*self._encode(example.answer), self._processor.tokenizer.eos_token_id]
+            count = len(question) + len(answer)
+            ids += question + answer
+            branch += [number] * count
+            labels += [IGNORE] * len(question) + answer
+            weights += [0.0] * len(question) + [example.weight] * len(answer)
+            ordinal += [False] * len(question) + [example.ordinal] * len(answer)
+            positions.append(np.repeat(np.arange(self._next_position, self._next_position + count)[:, None], 3, axis=1))
+        return ids, branch, np.concatenate(positions), labels, weights, ordinal
+
+    def _encode(self, text: str) -> list[int]:
+        tokens = self._tokens.get(text)
+        if tokens is None:
+            tokens = self._tokens[text] = self._processor.encode_question(text)
+        return tokens
+
+    def _vision_attention(self, attention: Qwen3VLVisionAttention, hidden: torch.Tensor) -> torch.Tensor:
+        count, length, _ = hidden.shape
+        heads = attention.num_heads
+        query, key, value = attention.qkv(hidden).view(count, length, 3, heads, -1).unbind(2)
+        cos, sin = (table.repeat(count, 1) for table in self._rope)
+        query, key = apply_rotary_pos_emb_vision(query.flatten(0, 1), key.flatten(0, 1), cos, sin)
+        query, key = (part.view(count, length, heads, -1) for part in (query, key))
+        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        output: torch.Tensor = attention.proj(mixed.transpose(1, 2).reshape(count, length, -1))
+        return output
+
+
+def _block_mask(branch: torch.Tensor) -> torch.Tensor:
+    """Causal attention to the clip (branch 0) and to one's own branch; padding (-1) sees itself, to stay finite."""
+    keys, queries = branch[:, None, :], branch[:, :, None]
+    length = branch.shape[1]
+    allowed = ((keys == 0) | (keys == queries)) & (keys >= 0) | torch.eye(length, dtype=torch.bool)
+    return (allowed & torch.ones(length, length, dtype=torch.bool).tril())[:, None]

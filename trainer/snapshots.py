@@ -1,0 +1,51 @@
+"""Snapshots of a training run: weights, optimisers' state and step, as safetensors, replaced in one rename."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+
+from trainer.optim import StudentOptimizer
+
+_NAME = "snapshot.safetensors"
+
+
+def save_snapshot(
+    folder: Path, model: PreTrainedModel, optimizer: StudentOptimizer, step: int, means: dict[str, float]
+) -> None:
+    """Write the run's state after `step` steps; the last good snapshot stays until the new one is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model.{name}": weight.detach().clone() for name, weight in model.named_parameters()}
+    tensors |= {f"optimizer.{name}": value for name, value in optimizer.state_tensors().items()}
+    staging = folder / f".{_NAME}.{os.getpid()}"
+    save_file(tensors, staging, metadata={"step": str(step), "means": json.dumps(means)})
+    os.replace(staging, folder / _NAME)
+
+
+def load_snapshot(folder: Path, model: PreTrainedModel, optimizer: StudentOptimizer) -> tuple[int, dict[str, float]]:
+    """Load the snapshot in `folder` into model and optimiser.
+
+    Returns:
+        The steps done and the running means; (0, {}) where there is no snapshot.
+    """
+    if not (folder / _NAME).exists():
+        return 0, {}
+    with safe_open(folder / _NAME, framework="pt") as file:
+        metadata = file.metadata()
+        step = int(metadata["step"])
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                weight.copy_(file.get_tensor(f"model.{name}"))
+        names = [name.removeprefix("optimizer.") for name in file.keys() if name.startswith("optimizer.")]  # noqa: SIM118
+        optimizer.load_state_tensors({name: file.get_tensor(f"optimizer.{name}") for name in names}, step)
+    means: dict[str, float] = json.loads(metadata["means"])
+    return step, means
+
+
+def remove_snapshot(folder: Path) -> None:
+    """Delete the snapshot of a finished run."""
+    (folder / _NAME).unlink(missing_ok=True)
