@@ -4,7 +4,6 @@ It learns from questions about single views and about unrelated pairs of views o
 (`trainer.perception`), helped by a dense auxiliary loss on the vision tower (`trainer.dense`).
 """
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -135,26 +134,21 @@ def probes(views: Views, per_kind: int, seed: int) -> list[Probe]:
     return drawn
 
 
-def score_probes(student: StudentModel, views: Views, asked: Sequence[Probe], batch: int = 32) -> dict[str, float]:
-    """Mean score by kind with transformers' generate: IoU for boxes, exact match else."""
-    scores: dict[str, list[float]] = {}
+def answer_probes(student: StudentModel, views: Views, asked: Sequence[Probe], batch: int = 32) -> list[str]:
+    """What a student says to each probe, with transformers' generate."""
+    answers: list[str] = []
     for start in range(0, len(asked), batch):
         part = asked[start : start + batch]
         prompts = [Prompt(tuple(Image.fromarray(views.frames[i]) for i in p.views), p.question) for p in part]
-        for probe, answer in zip(part, student.answer(prompts, max_new_tokens=12), strict=True):
-            scores.setdefault(probe.kind, []).append(_score(probe, answer.text))
-    return {kind: float(np.mean(values)) for kind, values in scores.items()}
+        answers += [reply.text for reply in student.answer(prompts, max_new_tokens=12)]
+    return answers
 
 
-def _score(probe: Probe, text: str) -> float:
-    if not probe.kind.startswith("where"):
-        return float(text == probe.answer)
+def score_probe(kind: str, answer: str, response: str) -> dict[str, float]:
+    """Score a response: `overall` is the IoU for boxes and exact match else; `parsed` is 0 for a box that is none."""
+    if not kind.startswith("where"):
+        return {"overall": float(response == answer), "parsed": 1.0}
     try:
-        return iou(parse_box(probe.answer), parse_box(text))
+        return {"overall": iou(parse_box(answer), parse_box(response)), "parsed": 1.0}
     except InvalidInputError:
-        return 0.0
-
-
-def write_scores(path: Path, scores: dict[str, float]) -> None:
-    """Write probe scores beside a checkpoint."""
-    path.write_text(json.dumps(scores, indent=2), encoding="utf-8")
+        return {"overall": 0.0, "parsed": 0.0}
