@@ -38,7 +38,8 @@ class SftConfig:
         questions: questions a clip at most.
         replay: share of clips that replay perception questions.
         tasks: chance that a clip is drawn for a task; its other questions come from the same views.
-        short_weight: loss weight of a token of a short answer, relative to a box's.
+        motion_weight: loss weight of a token of a motion or a sequence, relative to a box's.
+        binary_weight: the same for yes/no answers: one telling token against a box's four.
         snapshot_every: steps between snapshots.
         threads: torch threads.
     """
@@ -48,9 +49,10 @@ class SftConfig:
     questions: int = 8
     replay: float = 0.15
     tasks: Mapping[str, float] = field(
-        default_factory=lambda: {"A1": 2, "A2": 2, "A3": 2, "A4": 2, "D1": 2, "D2": 2, "D3": 2, "D4": 2}
+        default_factory=lambda: {"A1": 1.5, "A2": 1.5, "A3": 2, "A4": 1.5, "D1": 1, "D2": 3, "D3": 1, "D4": 2}
     )
-    short_weight: float = 2.0
+    motion_weight: float = 2.0
+    binary_weight: float = 6.0
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(muon_lr=0.01, adam_lr=7e-4))
     snapshot_every: int = 200
     threads: int = 2
@@ -152,9 +154,10 @@ class ClipSource:
                 return (first, last), list(examples.values())
 
     def _example(self, record: TaskRecord) -> Example:
-        is_box = TASKS[record.task_type].kind is AnswerKind.BOX
-        weight = 1.0 if is_box else self._config.short_weight
-        return Example(record.question, record.assistant, weight, ordinal=is_box)
+        kind = TASKS[record.task_type].kind
+        weights = {AnswerKind.BOX: 1.0, AnswerKind.BINARY: self._config.binary_weight}
+        weight = weights.get(kind, self._config.motion_weight)
+        return Example(record.question, record.assistant, weight, ordinal=kind is AnswerKind.BOX)
 
 
 def _load_frames(paths: Sequence[Path], processor: ClipProcessor) -> NDArray[np.uint8]:

@@ -1,0 +1,60 @@
+"""Plans of rounds, with the defaults of a demonstration: about 3,000 trajectories through 500 rooms."""
+
+from datetime import UTC, date, datetime
+
+from trainer.pieces import NO_TRAINING, next_step
+from trainer.recipes import DEFAULT_RECIPE, RECIPES
+from world2vlm.errors import InvalidInputError
+from world2vlm.rounds import SEED_BLOCK, RoundPlan, RoundState, list_rounds
+from world2vlm.store import Store
+
+DEFAULT_WORLD = "renderer"
+
+
+def make_plan(
+    round_id: str,
+    *,
+    student: str,
+    seed: int = 0,
+    train_scenes: int = 450,
+    test_scenes: int = 60,
+    trajectories_per_scene: int = 6,
+    scenes_per_shard: int = 10,
+    recipe: str = DEFAULT_RECIPE,
+    steps: int = 1000,
+    world: str = DEFAULT_WORLD,
+) -> RoundPlan:
+    """A plan; see `RoundPlan`.
+
+    Raises:
+        InvalidInputError: a value is out of range, or there is no such recipe.
+    """
+    if recipe not in (*RECIPES, NO_TRAINING):
+        raise InvalidInputError(f"unknown recipe {recipe!r}; known are {', '.join((*RECIPES, NO_TRAINING))}")
+    return RoundPlan(
+        id=round_id,
+        seed=seed,
+        train_scenes=train_scenes,
+        test_scenes=test_scenes,
+        trajectories_per_scene=trajectories_per_scene,
+        scenes_per_shard=scenes_per_shard,
+        recipe=recipe,
+        steps=steps,
+        world=world,
+        student=student,
+    )
+
+
+def fresh_id(prefix: str) -> str:
+    """An id that sorts by time, for example `round-20260131-235959`."""
+    return f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+
+
+def nightly_plan(student: str, day: date) -> RoundPlan:
+    """The round of a night: scenes that no other night's round has trained on."""
+    return make_plan(f"nightly-{day:%Y%m%d}", student=student, seed=day.toordinal() % SEED_BLOCK)
+
+
+def unfinished_rounds(store: Store) -> list[str]:
+    """Ids of the rounds that still have something to do."""
+    return [name for name in list_rounds(store) if next_step(RoundState(store, name)) not in ("done", "stopped")]

@@ -1,0 +1,60 @@
+"""The two services as the trainer's ports see them, over gRPC."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from world2vlm.actions import Action
+from world2vlm.bundles import Frame
+from world2vlm.clients.student import StudentClient
+from world2vlm.clients.teacher import TeacherClient
+from world2vlm.errors import NotFoundError
+from world2vlm.settings import Settings
+
+
+class TeacherService:
+    """`trainer.imagining.Teacher` by the teacher service; connects on first use, so in the process that asks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _client(self) -> TeacherClient:
+        return TeacherClient(self._settings.teacher_url, self._settings.tls_ca)
+
+    def world(self, name: str) -> Mapping[str, Any]:
+        """What bundles say about a world.
+
+        Raises:
+            NotFoundError: the teacher has no such world.
+        """
+        for world in self._client.describe():
+            if world.name == name:
+                return {"world": world.name, "world_digest": world.digest, "licence": world.licence}
+        raise NotFoundError(f"the teacher has no world {name!r}")
+
+    def imagine(self, world: str, scene: int, anchor: int, actions: Sequence[Action], size: int) -> list[Frame]:
+        """The key frames of a trajectory through a scene."""
+        return self._client.imagine_scene(
+            scene, anchor, actions, world=world, width=size, height=size, key_frames_only=True
+        )
+
+
+class StudentControl:
+    """`trainer.promotion.Swapper` by the student service."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _client(self) -> StudentClient:
+        token = self._settings.control_token.get_secret_value()
+        return StudentClient(self._settings.student_url, token=token, ca=self._settings.tls_ca)
+
+    def swap(self, version: int) -> Mapping[str, Any]:
+        """Have a version serve; return `from`, `to` and milliseconds by phase."""
+        return self._client.swap(version)
+
+    def roll_back(self) -> Mapping[str, Any]:
+        """Have the version before serve again; return `from` and `to`."""
+        return self._client.roll_back()

@@ -1,0 +1,154 @@
+"""The steps of a round: each reads what the steps before it wrote, and writes its own result."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainer.distilling import alone, distil
+from trainer.imagining import ImaginePlan, Imaginer, Teacher
+from trainer.labelling import balance, select_test
+from trainer.pieces import Piece
+from trainer.progress import ProgressFile
+from trainer.promotion import Swapper, promote
+from world2vlm.checkpoints import Registry
+from world2vlm.datasets import Dataset, load_dataset, publish_dataset
+from world2vlm.errors import PreconditionError
+from world2vlm.records import TaskRecord
+from world2vlm.rounds import RoundState
+from world2vlm.store import Store
+
+_log = logging.getLogger(__name__)
+TEST_RECORDS_PER_TASK = 200
+
+
+class RoundSteps:
+    """Does the pieces of rounds.
+
+    Args:
+        store: the truth.
+        teacher: who imagines.
+        swapper: who serves.
+        threads: torch threads for training and evaluating.
+        patience_s: how long to wait for a service that is away before giving a piece back.
+        work: local folder for checkpoints in the making.
+    """
+
+    def __init__(
+        self, store: Store, teacher: Teacher, swapper: Swapper, *, threads: int, patience_s: float, work: Path
+    ) -> None:
+        self._store = store
+        self._imaginer = Imaginer(teacher, store, patience_s)
+        self._swapper = swapper
+        self._threads = threads
+        self._patience_s = patience_s
+        self._work = work
+        self._steps: Mapping[str, Callable[[Piece, RoundState], None]] = {
+            "imagine": self._imagine,
+            "dataset": self._dataset,
+            "distil": self._distil,
+            "evaluate": self._evaluate,
+            "promote": self._promote,
+        }
+
+    def do(self, piece: Piece) -> None:
+        """Do a piece and write its result (see `trainer.runner.Steps`)."""
+        state = RoundState(self._store, piece.round_id)
+        started = time.monotonic()
+        self._steps[piece.step](piece, state)
+        seconds = round(time.monotonic() - started, 3)
+        state.log_event(f"{piece.step} {piece.index}" if piece.step == "imagine" else piece.step, seconds=seconds)
+        _log.info("%s took %.1f s", piece.key, seconds)
+
+    def _imagine(self, piece: Piece, state: RoundState) -> None:
+        plan = state.plan()
+        shard = plan.shards[piece.index]
+        wanted = ImaginePlan(plan.seed, plan.world, plan.trajectories_per_scene)
+        imagined = self._imaginer.imagine(wanted, shard.scene_seeds)
+        figures = {"bundles": list(imagined.bundles), "rejected": dict(sorted(imagined.rejected.items()))}
+        state.write_shard(piece.index, imagined.records, figures)
+
+    def _dataset(self, _piece: Piece, state: RoundState) -> None:
+        plan = state.plan()
+        records: dict[str, list[TaskRecord]] = {"train": [], "test": []}
+        rejected: Counter[str] = Counter()
+        bundles = 0
+        for shard in plan.shards:
+            found, figures = state.read_shard(shard.index)
+            records[shard.split] += found
+            rejected.update(figures["rejected"])
+            bundles += len(figures["bundles"])
+        # The held-out scenes are the same in every round; so is the choice among their questions.
+        splits = {
+            "train": balance(records["train"], plan.seed),
+            "test": select_test(balance(records["test"], 0), TEST_RECORDS_PER_TASK, 0),
+        }
+        info = {"round": plan.id, "world": plan.world, "bundles": bundles, "rejected": dict(sorted(rejected.items()))}
+        dataset = publish_dataset(self._store, splits, info)
+        state.write_step("dataset", {**info, **_describe(dataset)})
+
+    def _distil(self, piece: Piece, state: RoundState) -> None:
+        plan = state.plan()
+        work = self._work / plan.id
+        with alone(work):
+            if state.read_step("training") is not None:
+                return
+            payload = distil(
+                plan,
+                self._registry(plan.student),
+                self._dataset_of(state),
+                bundles=self._store.local("bundles"),
+                work=work,
+                threads=self._threads,
+                patience_s=self._patience_s,
+                on_progress=ProgressFile(self._store, piece),
+            )
+            state.write_step("training", payload)
+
+    def _evaluate(self, piece: Piece, state: RoundState) -> None:
+        # Torch takes seconds to import, and most workers never evaluate.
+        from trainer.assessing import compare_checkpoints
+
+        plan, training = state.plan(), _result(state, "training")
+        registry = self._registry(plan.student)
+        payload = compare_checkpoints(
+            registry.fetch(training["parent"]),
+            registry.fetch(training["version"]),
+            self._dataset_of(state),
+            bundles=self._store.local("bundles"),
+            seed=plan.seed,
+            threads=self._threads,
+            on_progress=ProgressFile(self._store, piece),
+        )
+        state.write_step("evaluation", payload)
+
+    def _promote(self, _piece: Piece, state: RoundState) -> None:
+        registry = self._registry(state.plan().student)
+        payload = promote(
+            _result(state, "evaluation"), _result(state, "training"), registry, self._swapper, self._patience_s
+        )
+        state.write_step("promotion", payload)
+
+    def _registry(self, student: str) -> Registry:
+        return Registry(self._store, student)
+
+    def _dataset_of(self, state: RoundState) -> Dataset:
+        return load_dataset(self._store, _result(state, "dataset")["digest"])
+
+
+def _describe(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "digest": dataset.digest,
+        "records": sum(map(len, dataset.splits.values())),
+        "splits": {name: len(records) for name, records in dataset.splits.items()},
+        "by_task": dataset.by_task,
+    }
+
+
+def _result(state: RoundState, step: str) -> dict[str, Any]:
+    payload = state.read_step(step)
+    if payload is None:
+        raise PreconditionError(f"the round has no {step}.json yet")
+    return payload

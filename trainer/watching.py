@@ -1,0 +1,53 @@
+"""What a round is doing now, read from the store by anybody who can read it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from trainer.pieces import next_step
+from trainer.progress import read_progress
+from world2vlm.rounds import RoundState, Step
+from world2vlm.store import Store
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Where a round is: its next step, how far that is (`done` of `total` units), and its figures."""
+
+    step: Step
+    done: int = 0
+    total: int = 1
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.step in ("done", "stopped")
+
+
+def snapshot(store: Store, round_id: str) -> Snapshot:
+    """Look at a round.
+
+    Raises:
+        NotFoundError: no such round.
+    """
+    state = RoundState(store, round_id)
+    step = next_step(state)
+    if step == "imagine":
+        total = len(state.plan().shards)
+        return Snapshot(step, total - len(state.missing_shards()), total)
+    written = read_progress(store, round_id)
+    if written is None or written["step"] != step:
+        return Snapshot(step)
+    return Snapshot(step, written["done"], written["total"], written["figures"])
+
+
+def outcome(state: RoundState) -> str:
+    """One sentence on how a round that is over has ended."""
+    stopped, promotion, dataset = state.stopped(), state.read_step("promotion"), state.read_step("dataset")
+    if promotion is not None and promotion["promoted"]:
+        return f"promoted: version {promotion['version']} serves in place of {promotion['from']}"
+    if promotion is not None:
+        return f"not promoted: {'; '.join(promotion['reasons'])}"
+    if stopped is not None:
+        return f"stopped: {stopped['reason']}"
+    return f"dataset {dataset['digest']}: {dataset['records']} records" if dataset else "under way"
