@@ -1,0 +1,1 @@
+"""Worlds: one file each behind the port in `base`."""

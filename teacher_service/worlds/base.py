@@ -1,0 +1,93 @@
+"""The port that every world implements, and what goes through it."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from teacher_service.paths import Waypoint
+from world2vlm.bundles import Frame
+from world2vlm.cameras import Floats
+from world2vlm.worlds import WorldInfo
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An anchor from outside.
+
+    Attributes:
+        pixels: uint8 (height, width, 3).
+        intrinsics: K, float64 (3, 3), in its pixels.
+        depth: float32 (height, width), metres along z, 0 or non-finite = unknown; None = nothing is known.
+    """
+
+    pixels: NDArray[np.uint8]
+    intrinsics: Floats
+    depth: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class ScenePoint:
+    """An anchor in a procedural scene: the scene's seed, and which of its anchor poses."""
+
+    seed: int
+    index: int
+
+
+@dataclass(frozen=True)
+class ImagineSpec:
+    """What to imagine.
+
+    Attributes:
+        anchor: where the path starts.
+        path: the waypoints, the anchor's own first.
+        seed: of whatever the world does at random; the same request gives the same bytes.
+        size: (width, height) of a scene's frames in pixels; a photo keeps its own.
+        with_instances: also make instance maps, where the world knows instances.
+    """
+
+    anchor: Photo | ScenePoint
+    path: tuple[Waypoint, ...]
+    seed: int = 0
+    size: tuple[int, int] = (128, 128)
+    with_instances: bool = False
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """One frame, and an 8-bit PNG map of what of it was observed (255) or filled in (0); empty = all observed."""
+
+    frame: Frame
+    observed_png: bytes = b""
+
+
+class World(Protocol):
+    """A teacher backend. Several threads may imagine at once."""
+
+    @property
+    def info(self) -> WorldInfo:
+        """What this world is, can do, and may be used for."""
+        ...
+
+    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+        """Yield one frame for every waypoint, in order, each as soon as it is made.
+
+        The caller sends only the kinds of anchor that `info` names. Not asking for the next frame stops the work.
+
+        Raises:
+            InvalidInputError: the anchor lacks something that this path needs.
+            GateRejectedError: a gate rejected the trajectory; frames before it may have been yielded.
+        """
+        ...
+
+
+def source_digest(paths: Iterable[Path]) -> str:
+    """Return the sha256 over source files, for worlds whose code acts as their weights."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from teacher_service.photos import load_photo, motorcycle
+from world2vlm.errors import InvalidInputError
+
+DEPTH = np.linspace(1, 3, 60 * 40, dtype=np.float32).reshape(40, 60)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.full((40, 60, 3), 90, dtype=np.uint8)).save(path)
+    np.save(tmp_path / "depth.npy", DEPTH)
+    Image.fromarray(np.rint(DEPTH * 1000).astype(np.uint16)).save(tmp_path / "depth.png")
+    return path
+
+
+def test_the_motorcycle_has_the_documented_calibration() -> None:
+    sample = motorcycle()
+    assert (sample.pixels.shape, sample.depth.shape) == ((250, 370, 3), (250, 370))
+    known = sample.depth > 0
+    assert 0.9 < known.mean() < 0.95
+    # 994.978 x 0.193001 / (disparity + 31.086) for the disparities 59.9 and 7.2.
+    assert sample.depth[known].min() == pytest.approx(2.11, abs=0.01)
+    assert sample.depth.max() == pytest.approx(5.02, abs=0.02)
+    assert sample.intrinsics[0, 0] == 497.489
+
+
+@pytest.mark.parametrize("name", ["depth.npy", "depth.png"])
+def test_depth_comes_in_metres_or_millimetres(photo: Path, name: str) -> None:
+    loaded = load_photo(photo, photo.with_name(name), 60, 640)
+    assert loaded.pixels.shape == (40, 60, 3)
+    assert np.allclose(loaded.depth, DEPTH, atol=6e-4)
+    assert loaded.intrinsics[0, 0] == pytest.approx(30 / np.tan(np.radians(30)))
+
+
+def test_wide_photos_are_scaled_down_with_their_depth_and_intrinsics(photo: Path) -> None:
+    loaded = load_photo(photo, photo.with_name("depth.npy"), 60, 30)
+    assert (loaded.pixels.shape, loaded.depth.shape) == ((20, 30, 3), (20, 30))
+    assert np.array_equal(loaded.depth, DEPTH[1::2, 1::2])
+    assert loaded.intrinsics[0, 2] == 15
+
+
+def test_files_that_do_not_fit_are_named(photo: Path, tmp_path: Path) -> None:
+    assert load_photo(photo, None, 60, 640).depth is None
+    np.save(tmp_path / "small.npy", DEPTH[:10])
+    np.save(tmp_path / "object.npy", np.array([{}]), allow_pickle=True)
+    for depth in ("small.npy", "object.npy", "none.npy"):
+        with pytest.raises(InvalidInputError, match=depth):
+            load_photo(photo, tmp_path / depth, 60, 640)
+    with pytest.raises(InvalidInputError, match=r"none\.png"):
+        load_photo(tmp_path / "none.png", None, 60, 640)

@@ -1,0 +1,166 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client import REGISTRY
+
+from world2vlm import errors, rpc
+from world2vlm.v1 import teacher_pb2, teacher_pb2_grpc
+
+NAME = "world2vlm.v1.TeacherService"
+CATALOGUE: list[errors.World2VLMError] = [
+    errors.InvalidInputError("bad"),
+    errors.NotFoundError("none"),
+    errors.GateRejectedError("collision", 0.125, "too near: 12 cm – really"),
+    errors.PreconditionError("not now"),
+    errors.DataCorruptedError("flipped"),
+    errors.OverloadedError("full"),
+    errors.UnavailableError("away"),
+    errors.UnauthenticatedError("no token"),
+]
+
+
+class Failing(teacher_pb2_grpc.TeacherServiceServicer):
+    """Fails with `error`, in the stream after one message; without an error the stream waits for `go`."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.go = asyncio.Event()
+
+    async def DescribeTeacher(self, request: Any, context: Any) -> teacher_pb2.DescribeTeacherResponse:
+        if self.error:
+            raise self.error
+        return teacher_pb2.DescribeTeacherResponse()
+
+    async def Imagine(self, request: Any, context: Any) -> AsyncIterator[teacher_pb2.ImagineResponse]:
+        yield teacher_pb2.ImagineResponse()
+        if self.error:
+            raise self.error
+        await self.go.wait()
+        yield teacher_pb2.ImagineResponse()
+
+
+def server_of(servicer: Failing, port: int = 0) -> rpc.Server:
+    return rpc.Server([rpc.Service(NAME, servicer, teacher_pb2_grpc.add_TeacherServiceServicer_to_server)], port=port)
+
+
+def calls(port: int) -> list[Any]:
+    stub = teacher_pb2_grpc.TeacherServiceStub(rpc.channel(f"127.0.0.1:{port}"))
+    return [
+        lambda: stub.DescribeTeacher(teacher_pb2.DescribeTeacherRequest(), timeout=10),
+        lambda: list(stub.Imagine(teacher_pb2.ImagineRequest(), timeout=10)),
+    ]
+
+
+@pytest.mark.parametrize("error", CATALOGUE, ids=lambda error: error.code)
+def test_every_error_of_the_catalogue_crosses_the_wire_whole(error: errors.World2VLMError) -> None:
+    with rpc.in_background(lambda: server_of(Failing(error))) as port:
+        for call in calls(port):
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            assert caught.value.code() is rpc.to_status(error)[0]
+            with pytest.raises(type(error)) as back:
+                rpc.raise_domain_error(caught.value)
+            assert str(back.value) == str(error)
+            if isinstance(back.value, errors.GateRejectedError):
+                assert (back.value.gate, back.value.figure) == ("collision", 0.125)
+
+
+def test_the_catalogue_is_complete() -> None:
+    assert {type(error) for error in CATALOGUE} == set(errors.World2VLMError.__subclasses__())
+    assert len({rpc.to_status(error)[1][0] for error in CATALOGUE}) == len(CATALOGUE)
+
+
+def test_other_errors_are_internal_and_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with rpc.in_background(lambda: server_of(Failing(RuntimeError("a secret")))) as port:
+        for call in calls(port):
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            assert caught.value.code() is grpc.StatusCode.INTERNAL
+            assert "secret" not in caught.value.details()
+            with pytest.raises(errors.World2VLMError, match="internal error"):
+                rpc.raise_domain_error(caught.value)
+    assert caplog.text.count("a secret") == 2
+
+
+def test_calls_are_counted_by_status() -> None:
+    def count(status: str) -> float:
+        labels = {"method": f"/{NAME}/DescribeTeacher", "status": status}
+        return REGISTRY.get_sample_value("world2vlm_requests_total", labels) or 0.0
+
+    before = count("OK"), count("NOT_FOUND")
+    with rpc.in_background(lambda: server_of(Failing())) as port:
+        calls(port)[0]()
+    with (
+        rpc.in_background(lambda: server_of(Failing(errors.NotFoundError("none")))) as port,
+        pytest.raises(grpc.RpcError),
+    ):
+        calls(port)[0]()
+    assert (count("OK"), count("NOT_FOUND")) == (before[0] + 1, before[1] + 1)
+
+
+def test_nobody_there_and_too_slow_are_unavailable() -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        calls(1)[0]()
+    with pytest.raises(errors.UnavailableError):
+        rpc.raise_domain_error(caught.value)
+    with rpc.in_background(lambda: server_of(Failing()), grace=0) as port:
+        stub = teacher_pb2_grpc.TeacherServiceStub(rpc.channel(f"127.0.0.1:{port}"))
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.Imagine(teacher_pb2.ImagineRequest(), timeout=0.2))
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    with pytest.raises(errors.UnavailableError):
+        rpc.raise_domain_error(caught.value)
+
+
+def test_health_and_reflection_know_the_service() -> None:
+    with rpc.in_background(lambda: server_of(Failing())) as port:
+        channel = rpc.channel(f"127.0.0.1:{port}")
+        health = health_pb2_grpc.HealthStub(channel)
+        for name in ("", NAME):
+            reply = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
+            assert reply.status == health_pb2.HealthCheckResponse.SERVING
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=10)
+        assert NAME in {service.name for service in answer.list_services_response.service}
+
+
+def test_a_taken_port_is_refused() -> None:
+    with (
+        rpc.in_background(lambda: server_of(Failing())) as port,
+        pytest.raises(errors.UnavailableError, match=str(port)),
+        rpc.in_background(lambda: server_of(Failing(), port)),
+    ):
+        pass
+
+
+def test_a_missing_ca_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(errors.InvalidInputError, match=r"ca\.pem"):
+        rpc.channel("localhost:1", tmp_path / "ca.pem")
+
+
+async def test_stop_says_not_serving_and_lets_a_stream_finish() -> None:
+    servicer = Failing()
+    server = server_of(servicer)
+    address = f"127.0.0.1:{await server.start()}"
+    async with rpc.aio_channel(address) as channel:
+        stream = teacher_pb2_grpc.TeacherServiceStub(channel).Imagine(teacher_pb2.ImagineRequest(), timeout=20)
+        assert await stream.read()
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=NAME), timeout=20)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stopping = asyncio.create_task(server.stop(20))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
+        start = time.monotonic()
+        servicer.go.set()
+        assert await stream.read()
+        assert await stream.read() is grpc.aio.EOF
+        await stopping
+        assert time.monotonic() - start < 15

@@ -1,0 +1,180 @@
+"""The batcher: what waits together is answered together, in order, on the weights that it came for."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+
+import pytest
+
+from student_service.batching import Batcher
+from student_service.engines.base import Query, Reply
+from student_service.slots import Slot
+from tests.student_kit import DEADLINE_S, EchoEngine, query
+from world2vlm.errors import InvalidInputError
+
+
+@pytest.fixture
+def batcher() -> Iterator[Batcher]:
+    batcher = Batcher(max_batch=4)
+    yield batcher
+    batcher.close()
+
+
+@pytest.fixture
+def engine() -> EchoEngine:
+    return EchoEngine()
+
+
+def hold_up(batcher: Batcher, slot: Slot, engine: EchoEngine) -> None:
+    """Let the worker sit in a batch of its own until the gate opens."""
+    engine.gate.clear()
+    batcher.submit(slot, query("first"), 8)
+    assert engine.entered.wait(DEADLINE_S)
+
+
+def test_what_waits_goes_together_up_to_the_limit(batcher: Batcher, engine: EchoEngine) -> None:
+    slot = Slot(7, engine)
+    hold_up(batcher, slot, engine)
+    futures = [batcher.submit(slot, query(f"q{index}"), 8) for index in range(6)]
+    engine.gate.set()
+    outcomes = [future.result(DEADLINE_S) for future in futures]
+    assert engine.batches == [["first"], ["q0", "q1", "q2", "q3"], ["q4", "q5"]]
+    assert [outcome.reply.text for outcome in outcomes] == [f"q{index}" for index in range(6)]
+    assert {outcome.version for outcome in outcomes} == {7}
+    assert all(outcome.queue_ms >= 0 and outcome.generate_ms >= 0 for outcome in outcomes)
+
+
+def test_batches_mix_neither_slots_nor_token_limits(batcher: Batcher, engine: EchoEngine) -> None:
+    old, other_engine = Slot(1, engine), EchoEngine()
+    new = Slot(2, other_engine)
+    hold_up(batcher, old, engine)
+    futures = [
+        batcher.submit(old, query("a b c"), 8),
+        batcher.submit(old, query("d e f"), 2),
+        batcher.submit(new, query("g"), 2),
+        batcher.submit(old, query("h"), 2),
+    ]
+    old.retire()
+    engine.gate.set()
+    outcomes = [future.result(DEADLINE_S) for future in futures]
+    assert [(outcome.version, outcome.reply.text) for outcome in outcomes] == [
+        (1, "a b c"), (1, "d e"), (2, "g"), (1, "h"),
+    ]  # fmt: skip
+    assert engine.batches == [["first"], ["a b c"], ["d e f"], ["h"]]
+    assert old.wait_drained(DEADLINE_S) and engine.closed and not other_engine.closed
+
+
+def test_a_cancelled_query_is_dropped_and_lets_go_of_its_slot(batcher: Batcher, engine: EchoEngine) -> None:
+    slot = Slot(1, engine)
+    hold_up(batcher, slot, engine)
+    dropped, kept = batcher.submit(slot, query("dropped"), 8), batcher.submit(slot, query("kept"), 8)
+    assert dropped.cancel()
+    assert slot.holders == 2
+    engine.gate.set()
+    assert kept.result(DEADLINE_S).reply.text == "kept"
+    assert engine.batches == [["first"], ["kept"]]
+
+
+def test_a_running_query_holds_its_slot_though_its_caller_is_gone(batcher: Batcher, engine: EchoEngine) -> None:
+    slot = Slot(1, engine)
+    engine.gate.clear()
+    future = batcher.submit(slot, query("running"), 8)
+    assert engine.entered.wait(DEADLINE_S)
+    assert not future.cancel()
+    slot.retire()
+    assert not engine.closed
+    engine.gate.set()
+    assert slot.wait_drained(DEADLINE_S) and engine.closed
+
+
+def test_a_bad_query_fails_alone(batcher: Batcher, engine: EchoEngine) -> None:
+    slot = Slot(1, engine)
+    hold_up(batcher, slot, engine)
+    good, bad, other = (batcher.submit(slot, query(f"q{n}", images=n), 8) for n in (1, 0, 2))
+    engine.gate.set()
+    assert good.result(DEADLINE_S).reply.text == "q1"
+    assert other.result(DEADLINE_S).reply.text == "q2"
+    with pytest.raises(InvalidInputError):
+        bad.result(DEADLINE_S)
+
+
+def test_streamed_text_is_never_told_twice(batcher: Batcher) -> None:
+    class FailsAfterSomeText(EchoEngine):
+        def answer(self, queries: Sequence[Query], max_new_tokens: int, on_text: object = None) -> list[Reply]:
+            replies = super().answer(queries, max_new_tokens, on_text)  # type: ignore[arg-type]
+            if len(queries) > 1:
+                raise RuntimeError("out of memory")
+            return replies
+
+    engine = FailsAfterSomeText()
+    slot = Slot(1, engine)
+    hold_up(batcher, slot, engine)
+    told: list[str] = []
+    streamed = batcher.submit(slot, query("a b"), 8, told.append)
+    plain = batcher.submit(slot, query("c"), 8)
+    engine.gate.set()
+    assert plain.result(DEADLINE_S).reply.text == "c"
+    with pytest.raises(RuntimeError, match="memory"):
+        streamed.result(DEADLINE_S)
+    assert told == ["a", " b"]
+
+
+def test_idle_tells_whether_a_batch_is_being_answered(batcher: Batcher, engine: EchoEngine) -> None:
+    slot = Slot(1, engine)
+    assert batcher.idle.is_set()
+    hold_up(batcher, slot, engine)
+    assert not batcher.idle.is_set()
+    engine.gate.set()
+    assert batcher.idle.wait(DEADLINE_S)
+
+
+def test_text_flows_before_the_reply(batcher: Batcher, engine: EchoEngine) -> None:
+    told: list[str] = []
+    outcome = batcher.submit(Slot(1, engine), query("a b c"), 8, told.append).result(DEADLINE_S)
+    assert told == ["a", " b", " c"] and "".join(told) == outcome.reply.text
+
+
+def test_background_queries_let_others_go_first(batcher: Batcher, engine: EchoEngine) -> None:
+    slot = Slot(1, engine)
+    hold_up(batcher, slot, engine)
+    background = batcher.submit(slot, query("background"), 8, background=True)
+    foreground = batcher.submit(slot, query("foreground"), 8)
+    engine.gate.set()
+    assert foreground.result(DEADLINE_S) and background.result(DEADLINE_S)
+    assert engine.batches == [["first"], ["foreground"], ["background"]]
+
+
+def test_background_queries_are_answered_under_full_load(batcher: Batcher, engine: EchoEngine) -> None:
+    slot = Slot(1, engine)
+    stop = threading.Event()
+
+    def never_let_the_queue_run_dry() -> None:
+        waiting = [batcher.submit(slot, query("load"), 8) for _ in range(8)]
+        while not stop.is_set():
+            waiting.append(batcher.submit(slot, query("load"), 8))
+            waiting.pop(0).result(DEADLINE_S)
+
+    thread = threading.Thread(target=never_let_the_queue_run_dry)
+    thread.start()
+    assert batcher.submit(slot, query("background"), 8, background=True).result(DEADLINE_S).reply.text == "background"
+    stop.set()
+    thread.join()
+
+
+def test_closing_cancels_what_waits_and_lets_the_running_batch_end(engine: EchoEngine) -> None:
+    batcher = Batcher(max_batch=4)
+    slot = Slot(1, engine)
+    engine.gate.clear()
+    running = batcher.submit(slot, query("running"), 8)
+    assert engine.entered.wait(DEADLINE_S)
+    waiting = batcher.submit(slot, query("waiting"), 8)
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    with pytest.raises(CancelledError):
+        waiting.result(DEADLINE_S)
+    engine.gate.set()
+    closing.join(DEADLINE_S)
+    assert running.result(DEADLINE_S).reply.text == "running"
+    with pytest.raises(CancelledError):
+        batcher.submit(slot, query("late"), 8).result(DEADLINE_S)
+    assert slot.holders == 0

@@ -1,0 +1,73 @@
+"""Encoded images from outside: bounded and checked before any pixel is decoded."""
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from world2vlm.errors import InvalidInputError
+
+MAX_BYTES = 16 << 20
+MAX_PIXELS = 40_000_000
+_FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+def decode_image(data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode one still PNG, JPEG or WebP image to RGB, upright by its EXIF orientation.
+
+    The size in the header is checked before pixels are decoded, so a small file cannot claim a large memory.
+
+    Raises:
+        InvalidInputError: empty, too large, truncated, animated, or none of the three formats.
+    """
+    image = _open(data, max_bytes, max_pixels)
+    try:
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InvalidInputError(f"the {image.format} image is broken or truncated: {error}") from error
+
+
+def decode_map(data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode an 8-bit single-channel PNG such as an instance map or a mask: uint8 (height, width).
+
+    Raises:
+        InvalidInputError: as `decode_image`, or more than one channel.
+    """
+    image = _open(data, max_bytes, max_pixels)
+    if image.mode != "L":
+        raise InvalidInputError(f"a map must have one 8-bit channel, not mode {image.mode}")
+    try:
+        return np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InvalidInputError(f"the map is broken or truncated: {error}") from error
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Encode uint8 (height, width, 3) or (height, width) as PNG; fast rather than small, the same bytes every time."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _open(data: bytes, max_bytes: int, max_pixels: int) -> Any:
+    if not data:
+        raise InvalidInputError("the image is empty")
+    if len(data) > max_bytes:
+        raise InvalidInputError(f"the image has {len(data)} bytes; at most {max_bytes} are allowed")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise InvalidInputError(f"the image has too many pixels; at most {max_pixels} are allowed") from error
+    except UnidentifiedImageError as error:
+        raise InvalidInputError(f"not a {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]} image") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InvalidInputError(f"the image's header is broken: {error}") from error
+    if image.width * image.height > max_pixels:
+        raise InvalidInputError(
+            f"the image has {image.width} x {image.height} pixels; at most {max_pixels} are allowed"
+        )
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise InvalidInputError(f"the image is an animation of {frames} frames; send one still image")
+    return image

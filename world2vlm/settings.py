@@ -1,0 +1,200 @@
+"""Settings: one frozen class per process, read from `WORLD2VLM_*` and `world2vlm.toml`, strict at start.
+
+The processes share one environment and one file, so a key counts as known where any of the classes has it. What must
+differ between the processes on one machine (their ports) goes into the file's tables `[teacher]`, `[student]` and
+`[trainer]`, which win over its top level; the environment wins over the file, and arguments win over both.
+"""
+
+import os
+import tomllib
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from world2vlm.errors import InvalidInputError
+
+PREFIX = "WORLD2VLM_"
+FILE = "world2vlm.toml"
+# Opens control calls on a machine's own loopback; `Settings` refuses it on any other address.
+DEVELOPMENT_TOKEN = "development-only"
+
+
+class Settings(BaseSettings):
+    """What every process has.
+
+    Attributes:
+        store: folder or fsspec URL of the store.
+        redis_url: Redis or Valkey; None starts an embedded one.
+        teacher_url, student_url: `host:port` of the two services.
+        host: address that a service listens on.
+        control_token: bearer token of control calls (swap, roll back).
+        tls_ca: PEM file that clients verify servers with; None = no TLS.
+        tls_cert, tls_key: PEM files of a service's certificate; both or neither.
+        threads: threads of numeric libraries; 0 leaves them their default.
+        log_format: `plain` lines or one JSON object a line.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
+    table: ClassVar[str] = ""
+
+    store: str = "runs/store"
+    redis_url: str | None = None
+    teacher_url: str = "localhost:50051"
+    student_url: str = "localhost:50052"
+    student: str = Field("student", pattern=r"^[a-z0-9][a-z0-9-]*$")
+    host: str = "127.0.0.1"
+    control_token: SecretStr = SecretStr(DEVELOPMENT_TOKEN)
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    threads: int = Field(0, ge=0)
+    log_format: Literal["plain", "json"] = "plain"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _check_exposure(self) -> Self:
+        if (self.tls_cert is None) is not (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together")
+        if not _is_loopback(self.host) and self.control_token.get_secret_value() == DEVELOPMENT_TOKEN:
+            raise ValueError(f"set {PREFIX}CONTROL_TOKEN to listen on {self.host}: the default is for loopback only")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the file."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, cls._read_file(Path(FILE)))
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the settings; `overrides` win.
+
+        Raises:
+            InvalidInputError: an unknown key or a bad value, named.
+        """
+        unknown = [key for key in os.environ if key.startswith(PREFIX) and not _is_known(key.removeprefix(PREFIX))]
+        if unknown:
+            raise InvalidInputError(f"unknown settings in the environment: {', '.join(sorted(unknown))}")
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+            raise InvalidInputError("bad settings: " + "; ".join(problems)) from error
+
+    @classmethod
+    def _read_file(cls, path: Path) -> dict[str, Any]:
+        if not path.exists():
+            return {}
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(f"{path}: {error}") from error
+        # `student` is a setting where it is a string and the student's table where it is one.
+        names = [kind.table for kind in _PROCESSES if isinstance(content.get(kind.table), dict)]
+        tables = {name: content.pop(name) for name in names}
+        unknown = [key for key in content if not _is_known(key)]
+        if unknown:
+            raise InvalidInputError(f"{path}: unknown settings: {', '.join(sorted(unknown))}")
+        shared = {key: value for key, value in content.items() if key in cls.model_fields}
+        return {**shared, **tables.get(cls.table, {})}
+
+
+class ServiceSettings(Settings):
+    """What the two gRPC services have; sizes bound what one request may cost.
+
+    Attributes:
+        port, metrics_port: 0 picks a free port; `metrics_port` -1 serves no metrics.
+        max_queue: requests that may wait; one more is answered RESOURCE_EXHAUSTED.
+        drain_seconds: how long requests in flight may take after SIGTERM.
+    """
+
+    port: int = Field(0, ge=0, le=65535)
+    metrics_port: int = Field(-1, ge=-1, le=65535)
+    max_queue: int = Field(64, ge=0)
+    max_image_bytes: int = Field(16 << 20, ge=1)
+    max_image_pixels: int = Field(40_000_000, ge=1)
+    drain_seconds: float = Field(30.0, ge=0)
+
+
+class TeacherSettings(ServiceSettings):
+    """The teacher service.
+
+    Attributes:
+        max_workers: frames rendered at the same time.
+        max_frames: frames of one trajectory.
+        scene_cache: furnished rooms kept in memory.
+        min_clearance_m: the collision gate's distance; 0 turns it off.
+        min_object_area: the empty-view gate's share of a key frame's pixels; 0 turns it off.
+        min_observed_share: the unobserved gate's share of a frame that the photo must back; 0 turns it off.
+    """
+
+    table: ClassVar[str] = "teacher"
+
+    port: int = Field(50051, ge=0, le=65535)
+    metrics_port: int = Field(9101, ge=-1, le=65535)
+    max_workers: int = Field(2, ge=1)
+    max_frames: int = Field(512, ge=1)
+    scene_cache: int = Field(32, ge=1)
+    min_clearance_m: float = Field(0.25, ge=0)
+    min_object_area: float = Field(0.006, ge=0, lt=1)
+    min_observed_share: float = Field(0.3, ge=0, lt=1)
+
+
+class StudentSettings(ServiceSettings):
+    """The student service.
+
+    Attributes:
+        engine: `local` answers in the process, `triton` asks the Triton server at `triton_url`.
+        device: torch device of the local engine.
+        max_batch: requests answered in one batch.
+        max_images: images in one request.
+        max_question_tokens, max_new_tokens: tokens of a question and of an answer.
+    """
+
+    table: ClassVar[str] = "student"
+
+    port: int = Field(50052, ge=0, le=65535)
+    metrics_port: int = Field(9102, ge=-1, le=65535)
+    engine: Literal["local", "triton"] = "local"
+    triton_url: str = "localhost:8001"
+    device: str = "cpu"
+    max_workers: int = Field(2, ge=1)
+    max_batch: int = Field(8, ge=1)
+    max_images: int = Field(2, ge=1)
+    max_question_tokens: int = Field(512, ge=1)
+    max_new_tokens: int = Field(64, ge=1)
+
+
+class TrainerSettings(Settings):
+    """The trainer's worker and its scheduler."""
+
+    table: ClassVar[str] = "trainer"
+
+    metrics_port: int = Field(9103, ge=-1, le=65535)
+    device: str = "cpu"
+    max_workers: int = Field(2, ge=1)
+
+
+_PROCESSES: tuple[type[Settings], ...] = (TeacherSettings, StudentSettings, TrainerSettings)
+
+
+def _is_known(key: str) -> bool:
+    return any(key.lower() in process.model_fields for process in _PROCESSES)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
