@@ -29,7 +29,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 class BaseConfig:
     """The recipe of `base-student`: `clips` clips of `questions` questions a step, `pair_share` of them two views."""
 
-    steps: int = 20_000
+    steps: int = 8_000
     dense_only_steps: int = 300
     clips: int = 16
     questions: int = 6

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from world2vlm.rounds import DEFAULT_SEED
+
 if TYPE_CHECKING:
     from world2vlm.rounds import RoundPlan
     from world2vlm.settings import TrainerSettings
@@ -22,11 +24,13 @@ Watch = Annotated[bool, typer.Option("--watch", help="Stay and show the progress
 
 def register(app: typer.Typer, serve: typer.Typer) -> None:
     """Add the trainer's commands to the program's."""
+    from trainer import base_cli
     from trainer.cli_checkpoints import checkpoints, evaluate
 
     serve.command()(worker)
     serve.command()(beat)
     app.command()(label)
+    base_cli.register(app)
     app.command()(evaluate)
     app.add_typer(rounds, name="rounds")
     app.add_typer(jobs, name="jobs")
@@ -80,7 +84,7 @@ def label(
 @rounds.command("start")
 def start_round(
     round_id: Annotated[str, typer.Option("--id", help="Name of the round.")] = "",
-    seed: Seed = 0,
+    seed: Seed = DEFAULT_SEED,
     train_scenes: int = 450,
     test_scenes: int = 60,
     trajectories: Annotated[int, typer.Option(help="Trajectories in each scene.")] = 6,
@@ -132,7 +136,7 @@ def watch_round(round_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
 @jobs.command("submit")
 def submit_job(
     job_id: Annotated[str, typer.Option("--id", help="Name of the job.")] = "",
-    seed: Seed = 0,
+    seed: Seed = DEFAULT_SEED,
     scenes: Annotated[int, typer.Option(help="Scenes of the training split.")] = 100,
     test_scenes: Annotated[int, typer.Option(help="Held-out scenes.")] = 20,
     trajectories: Annotated[int, typer.Option(help="Trajectories in each scene.")] = 6,

@@ -58,9 +58,13 @@ class PackedBatch:
 
 
 class PackedStudent:
-    """A student with the packed forward pass. `sigma` is the width, in thousandths, of ordinal targets."""
+    """A student with the packed forward pass.
 
-    def __init__(self, student: StudentModel, sigma: float = 12.0) -> None:
+    The target of a coordinate is a bell over its neighbours: `sigma` is its width in thousandths, `exact` the share
+    that goes to the very number on top.
+    """
+
+    def __init__(self, student: StudentModel, sigma: float = 12.0, exact: float = 0.0) -> None:
         self.student = student
         self.model = student.model
         self.vision = student.model.model.visual
@@ -81,7 +85,8 @@ class PackedStudent:
         self._value_of = torch.full((len(processor.tokenizer),), -1)
         self._value_of[self._number_ids] = torch.arange(SCALE + 1)
         values = torch.arange(SCALE + 1).float()
-        self._soft = torch.softmax(-((values[:, None] - values[None]) ** 2) / (2 * sigma**2), dim=-1)
+        bell = torch.softmax(-((values[:, None] - values[None]) ** 2) / (2 * sigma**2), dim=-1)
+        self._soft = (1 - exact) * bell + exact * torch.eye(SCALE + 1)
 
     def see(self, clips: NDArray[np.uint8]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Run the vision tower on clips, uint8 (N, 2, S, S, 3).

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 from trainer.pieces import NO_TRAINING, next_step
 from trainer.recipes import DEFAULT_RECIPE, RECIPES
 from world2vlm.errors import InvalidInputError
-from world2vlm.rounds import SEED_BLOCK, RoundPlan, RoundState, list_rounds
+from world2vlm.rounds import DEFAULT_SEED, SEED_BLOCK, RoundPlan, RoundState, list_rounds
 from world2vlm.store import Store
 
 DEFAULT_WORLD = "renderer"
@@ -15,7 +15,7 @@ def make_plan(
     round_id: str,
     *,
     student: str,
-    seed: int = 0,
+    seed: int = DEFAULT_SEED,
     train_scenes: int = 450,
     test_scenes: int = 60,
     trajectories_per_scene: int = 6,

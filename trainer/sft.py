@@ -38,6 +38,8 @@ class SftConfig:
         questions: questions a clip at most.
         replay: share of clips that replay perception questions.
         tasks: chance that a clip is drawn for a task; its other questions come from the same views.
+        exact: share of a coordinate's target that goes to the very number. Without it a 0 at the image's edge is
+            said as 1, and "[1" goes on as "[1 meters".
         motion_weight: loss weight of a token of a motion or a sequence, relative to a box's.
         binary_weight: the same for yes/no answers: one telling token against a box's four.
         snapshot_every: steps between snapshots.
@@ -49,8 +51,9 @@ class SftConfig:
     questions: int = 8
     replay: float = 0.15
     tasks: Mapping[str, float] = field(
-        default_factory=lambda: {"A1": 1.5, "A2": 1.5, "A3": 2, "A4": 1.5, "D1": 1, "D2": 3, "D3": 1, "D4": 2}
+        default_factory=lambda: {"A1": 2, "A2": 1.5, "A3": 2, "A4": 1.5, "D1": 1, "D2": 2, "D3": 1, "D4": 2.5}
     )
+    exact: float = 0.3
     motion_weight: float = 2.0
     binary_weight: float = 6.0
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(muon_lr=0.01, adam_lr=7e-4))
@@ -82,7 +85,7 @@ def train(
     """
     torch.set_num_threads(config.threads)
     student = StudentModel.load(base)
-    packed = PackedStudent(student)
+    packed = PackedStudent(student, exact=config.exact)
     clips = ClipSource(config, records, bundles_root, student.processor)
     optimizer = StudentOptimizer([student.model], config.optim, config.steps)
     done, means = load_snapshot(out, student.model, optimizer)

@@ -25,8 +25,12 @@ _STEPS: tuple[tuple[Step, str], ...] = (
     ("promote", "promotion"),
 )
 STEP_FILES = tuple(name for _, name in _STEPS)
-# Scene seeds come in blocks: the first for held-out scenes, the same in every round, then one for each round's seed.
+# Scene seeds come in blocks. The first is never trained on: recipes are tried out on its first scenes, and every round
+# is scored on the same held-out scenes from HELD_OUT_SEED on. Then comes one block for each round's seed; the first two
+# of these made and probed the base student.
 SEED_BLOCK = 1_000_000
+HELD_OUT_SEED = 100_000
+DEFAULT_SEED = 7
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class RoundPlan:
         """All shards: training scenes first, then held-out ones; no scene is in two."""
         start = (1 + self.seed) * SEED_BLOCK
         train = self._cut("train", range(start, start + self.train_scenes))
-        test = self._cut("test", range(self.test_scenes))
+        test = self._cut("test", range(HELD_OUT_SEED, HELD_OUT_SEED + self.test_scenes))
         return tuple(Shard(index, split, seeds) for index, (split, seeds) in enumerate([*train, *test]))
 
     def _cut(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from world2vlm.errors import DataCorruptedError, InvalidInputError, NotFoundError, PreconditionError
 from world2vlm.records import TaskRecord
-from world2vlm.rounds import STEP_FILES, Event, RoundPlan, RoundState, list_rounds
+from world2vlm.rounds import HELD_OUT_SEED, STEP_FILES, Event, RoundPlan, RoundState, list_rounds
 from world2vlm.store import Store
 
 PLAN = RoundPlan(
@@ -58,7 +58,7 @@ def test_shards_share_out_all_scenes_and_no_scene_twice(plan: RoundPlan) -> None
     }
     assert len(set(seeds)) == len(seeds)
     assert len(by_split["train"]) == plan.train_scenes
-    assert by_split["test"] == list(range(plan.test_scenes))
+    assert by_split["test"] == list(range(HELD_OUT_SEED, HELD_OUT_SEED + plan.test_scenes))
     assert all(1 <= len(shard.scene_seeds) <= plan.scenes_per_shard for shard in plan.shards)
     assert [shard.index for shard in plan.shards] == list(range(len(plan.shards)))
 
