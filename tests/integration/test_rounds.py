@@ -56,9 +56,7 @@ def test_a_job_imagines_labels_and_publishes(undisturbed: Path) -> None:
         assert all((undisturbed / "store/bundles" / image).is_file() for image in record.images)
 
 
-def test_a_killed_worker_loses_nothing_and_doubles_nothing(
-    undisturbed: Path, teacher_url: str, tmp_path: Path
-) -> None:
+def test_a_killed_worker_loses_nothing_and_doubles_nothing(undisturbed: Path, teacher_url: str, tmp_path: Path) -> None:
     state = create_job(tmp_path)
     with EmbeddedBroker(tmp_path / "broker") as broker:
         with worker(tmp_path, broker.url, teacher_url) as process:
@@ -70,9 +68,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(
     assert content(tmp_path, *RESULTS) == content(undisturbed, *RESULTS)
 
 
-def test_a_killed_broker_loses_nothing_and_doubles_nothing(
-    undisturbed: Path, teacher_url: str, tmp_path: Path
-) -> None:
+def test_a_killed_broker_loses_nothing_and_doubles_nothing(undisturbed: Path, teacher_url: str, tmp_path: Path) -> None:
     state = create_job(tmp_path)
     with EmbeddedBroker(tmp_path / "broker") as broker, worker(tmp_path, broker.url, teacher_url) as process:
         wait_for(lambda: len(state.missing_shards()) < 6, "a shard is done")

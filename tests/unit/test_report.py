@@ -46,6 +46,7 @@ def write_round(store: Store, reasons: tuple[str, ...] = (), steps: tuple[str, .
         "before": {task: summary(0.2, 0.1, 0.3, -0.1) for task in tasks},
         "after": {task: summary(0.8, 0.7, 0.9, 0.6) for task in tasks},
         "baselines": {task: {"chance": 0.1, "text": 0.3} for task in TASKS},
+        "references": {task: {"blind": 0.2, **({"nearest": 0.6} if task[0] == "D" else {})} for task in TASKS},
         "grounding": {"before": 0.5, "after": 0.45},
         "decision": {"promote": not reasons, "reasons": list(reasons)},
     }

@@ -1,0 +1,1 @@
+"""The student service: a vision-language model that answers spatial questions while its checkpoints change."""

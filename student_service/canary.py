@@ -1,0 +1,89 @@
+"""The canary: one question of each task, asked of every checkpoint before it may answer anybody else.
+
+It finds weights that are broken, not weights that are bad: how good a checkpoint is was measured before it was
+promoted. The pictures are drawn, so that the service needs no data to check itself.
+"""
+
+import math
+from collections.abc import Iterable
+
+from PIL import Image, ImageDraw
+
+from student_service.engines.base import Query, Reply
+from world2vlm.actions import Action, Primitive
+from world2vlm.boxes import Box
+from world2vlm.errors import GateRejectedError, InvalidInputError
+from world2vlm.tasks import Question, get_task, parse_answer
+
+GATE = "canary"
+# An answer is short; a checkpoint that never stops must not hold up the questions that wait.
+MAX_NEW_TOKENS = 24
+# One answer that stops making sense is chance, more are a broken checkpoint.
+ALLOWED_LOSS = 1
+
+_SIZE = 128
+_NEAR, _FAR = Box(250, 400, 625, 775), Box(344, 438, 594, 688)
+_FORWARD = (Action(Primitive.FORWARD, 0.5),)
+_TURN = (Action(Primitive.TURN_LEFT, 60.0),)
+
+
+def canary_questions() -> list[Question]:
+    """One question of each task, about the pictures of `canary_queries`."""
+    return [
+        Question("A1"),
+        Question("A2"),
+        Question("A3"),
+        Question("A4", actions=_FORWARD),
+        Question("D1", actions=_FORWARD, object="red box", box=_FAR),
+        Question("D2", actions=_TURN, object="red box", box=_FAR),
+        Question("D3", object="red box", box=_FAR, second_box=_NEAR),
+        Question("D4", actions=_FORWARD, object="red box", box=_FAR, second_box=_NEAR),
+    ]
+
+
+def canary_queries() -> list[Query]:
+    """The canary's questions as an engine takes them: a red box in a grey room, seen from afar and from nearer."""
+    views = (_draw_room(_FAR), _draw_room(_NEAR))
+    return [Query(views[: get_task(question.task).images], question.text) for question in canary_questions()]
+
+
+def judge(replies: Iterable[Reply], parsed_before: int) -> int:
+    """Judge the replies to `canary_queries`, in their order.
+
+    Args:
+        replies: one for each question.
+        parsed_before: how many the checkpoint that serves now answers in its task's form.
+
+    Returns:
+        How many are an answer of the task's form.
+
+    Raises:
+        GateRejectedError: a probability is no probability, or more answers than `ALLOWED_LOSS` lost their form.
+    """
+    parsed = 0
+    for question, reply in zip(canary_questions(), replies, strict=True):
+        if not (math.isfinite(reply.probability) and 0 <= reply.probability <= 1.000001):
+            raise GateRejectedError(
+                GATE, reply.probability, f"its answer to a question of {question.task} has no finite probability"
+            )
+        parsed += _parses(question.task, reply.text)
+    if parsed < parsed_before - ALLOWED_LOSS:
+        text = f"it answers {parsed} of the canary's questions in their form; the one before answers {parsed_before}"
+        raise GateRejectedError(GATE, parsed, text)
+    return parsed
+
+
+def _parses(task: str, text: str) -> bool:
+    try:
+        parse_answer(task, text)
+    except InvalidInputError:
+        return False
+    return True
+
+
+def _draw_room(box: Box) -> Image.Image:
+    image = Image.new("RGB", (_SIZE, _SIZE), (200, 200, 195))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, _SIZE // 2, _SIZE, _SIZE), fill=(120, 100, 80))
+    draw.rectangle([corner * _SIZE // 1000 for corner in box.corners], fill=(190, 30, 30))
+    return image

@@ -1,0 +1,118 @@
+"""Answering one request: check it, decode its images, queue it, type its answer."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from student_service.batching import Batcher, Outcome
+from student_service.engines.base import Query
+from student_service.slots import Serving, Slot
+from world2vlm.errors import InvalidInputError, OverloadedError
+from world2vlm.images import decode_image
+from world2vlm.settings import StudentSettings
+from world2vlm.tasks import Answer, Question, get_task, parse_answer
+
+# No tokenizer in use packs more into a token, on average over a question: longer texts aren't even tokenised.
+_CHARACTERS_PER_TOKEN = 64
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An outcome and what its text says in its task's form; None for free text and for what does not parse."""
+
+    outcome: Outcome
+    answer: Answer | None
+
+
+class Reasoner:
+    """Answers questions on whatever checkpoint serves. Its methods belong to one event loop.
+
+    Attributes:
+        active: requests that are being decoded, wait, or are answered.
+    """
+
+    def __init__(self, serving: Serving, batcher: Batcher, settings: StudentSettings) -> None:
+        self._serving = serving
+        self._batcher = batcher
+        self._settings = settings
+        self._decoders = ThreadPoolExecutor(settings.max_workers, thread_name_prefix="decoder")
+        self.active = 0
+
+    async def answer(
+        self,
+        images: Sequence[bytes],
+        question: Question | str,
+        max_new_tokens: int = 0,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answered:
+        """Answer one question.
+
+        Args:
+            images: encoded pictures, oldest first.
+            question: a task's, or free text.
+            max_new_tokens: where to stop at the latest; 0 = as late as the settings allow.
+            on_text: called in the event loop's thread with each piece of the text.
+
+        Raises:
+            InvalidInputError: too many or too few images, a bad one, or a limit is exceeded.
+            OverloadedError: as many requests as allowed are under way.
+            UnavailableError: no checkpoint serves yet.
+        """
+        with self._admit(), self._serving.lease() as slot:
+            self._check(len(images), question, max_new_tokens)
+            loop = asyncio.get_running_loop()
+            query = await loop.run_in_executor(self._decoders, self._prepare, slot, images, question)
+            tell = partial(_call_in, loop, on_text) if on_text else None
+            future = self._batcher.submit(slot, query, max_new_tokens or self._settings.max_new_tokens, tell)
+            outcome = await asyncio.wrap_future(future)
+        return Answered(outcome, _typed(question, outcome.reply.text))
+
+    def close(self) -> None:
+        """Stop the decoding threads."""
+        self._decoders.shutdown()
+
+    @contextmanager
+    def _admit(self) -> Iterator[None]:
+        # One batch is answered while `max_queue` others wait.
+        if self.active >= self._settings.max_batch + self._settings.max_queue:
+            raise OverloadedError(f"{self.active} requests are under way already; try again later")
+        self.active += 1
+        try:
+            yield
+        finally:
+            self.active -= 1
+
+    def _check(self, images: int, question: Question | str, max_new_tokens: int) -> None:
+        if isinstance(question, Question) and images != get_task(question.task).images:
+            raise InvalidInputError(f"task {question.task} takes {get_task(question.task).images} images, not {images}")
+        most, most_tokens = self._settings.max_images, self._settings.max_new_tokens
+        if not 1 <= images <= most:
+            raise InvalidInputError(f"a question takes 1 to {most} images, not {images}")
+        if max_new_tokens > most_tokens:
+            raise InvalidInputError(f"an answer has at most {most_tokens} tokens, not {max_new_tokens}")
+
+    def _prepare(self, slot: Slot, images: Sequence[bytes], question: Question | str) -> Query:
+        text = question.text if isinstance(question, Question) else question
+        limit = self._settings.max_question_tokens
+        if len(text) > _CHARACTERS_PER_TOKEN * limit or slot.engine.count_tokens(text) > limit:
+            raise InvalidInputError(f"the question has more than {limit} tokens")
+        decoded = [
+            decode_image(data, self._settings.max_image_bytes, self._settings.max_image_pixels) for data in images
+        ]
+        return Query(tuple(decoded), text)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None], text: str) -> None:
+    loop.call_soon_threadsafe(on_text, text)
+
+
+def _typed(question: Question | str, text: str) -> Answer | None:
+    if isinstance(question, str):
+        return None
+    try:
+        return parse_answer(question.task, text)
+    except InvalidInputError:
+        return None

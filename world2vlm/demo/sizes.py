@@ -1,0 +1,32 @@
+"""How large a demonstration is."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """One round and the questions asked meanwhile.
+
+    Attributes:
+        train_scenes: rooms to train on.
+        test_scenes: rooms held out.
+        trajectories_per_scene: trajectories of three actions in each room.
+        scenes_per_shard: rooms one task imagines.
+        steps: optimiser steps.
+        background_rate: questions a second while the round imagines and trains.
+        swap_rate: questions a second from shortly before the swap on.
+        steady_seconds: how long to keep asking at `swap_rate` after the swap, with nothing else running.
+    """
+
+    train_scenes: int
+    test_scenes: int
+    trajectories_per_scene: int
+    scenes_per_shard: int
+    steps: int
+    background_rate: float = 1.0
+    swap_rate: float = 20.0
+    steady_seconds: float = 20.0
+
+
+FULL = DemoSize(train_scenes=450, test_scenes=60, trajectories_per_scene=6, scenes_per_shard=10, steps=1300)
+MINI = DemoSize(train_scenes=12, test_scenes=4, trajectories_per_scene=3, scenes_per_shard=3, steps=10)
