@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -171,6 +172,13 @@ def address(student: tuple[App, StudentClient]) -> str:
     return str(student[1].url)
 
 
+def wait_for_active(app: App, requests: int) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while app.reasoner.active != requests:
+        assert time.monotonic() < deadline, f"{app.reasoner.active} requests are under way, not {requests}"
+        time.sleep(0.005)
+
+
 def test_a_full_queue_is_overloaded(echo: tuple[App, StudentClient], engine: EchoEngine) -> None:
     client = echo[1]
     engine.gate.clear()
@@ -179,8 +187,7 @@ def test_a_full_queue_is_overloaded(echo: tuple[App, StudentClient], engine: Ech
     assert engine.entered.wait(DEADLINE_S)
     waiting = threading.Thread(target=client.ask, args=([png()], "waiting"))
     waiting.start()
-    while echo[0].reasoner.active < 2:
-        threading.Event().wait(0.005)
+    wait_for_active(echo[0], 2)
     with pytest.raises(OverloadedError, match="try again later"):
         client.ask([png()], "too many")
     engine.gate.set()
@@ -200,6 +207,7 @@ def test_a_question_whose_caller_left_is_never_answered(echo: tuple[App, Student
         client.ask([png()], "impatient", timeout=0.3)
     with pytest.raises(UnavailableError):
         list(client.stream([png()], "impatient stream", timeout=0.3))
+    wait_for_active(echo[0], 1)
     engine.gate.set()
     running.join()
     assert client.ask([png()], "next").text == "next"
