@@ -34,7 +34,7 @@ test: $(STAMP)  ## all tests but the containers', with coverage
 lint: $(STAMP)  ## ruff, mypy, import contracts, protos
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/mypy $(PACKAGES) benchmarks
 	$(BIN)/lint-imports
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check-protos
 

@@ -1,4 +1,8 @@
-"""Packing: a training step with many questions on one clip, against transformers' with one question a row."""
+"""Packing: a training step with many questions on one clip, against transformers' with one question a row.
+
+A third side, `one a row`, runs the trainer's own forward pass without sharing clips: between it and `packed` lies what
+sharing saves, between `transformers` and it what the trainer saves elsewhere (vision tower, logits).
+"""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -32,10 +36,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    clips: Annotated[int, typer.Option(min=1, help="Clips a step.")] = 8,
-    questions: Annotated[int, typer.Option(min=1, help="Questions a clip at most.")] = 8,
+    clips: Annotated[int, typer.Option(min=1, help="Clips a step.")] = SftConfig.clips,
+    questions: Annotated[int, typer.Option(min=1, help="Questions a clip at most.")] = SftConfig.questions,
     scenes: Annotated[int, typer.Option(min=1, help="Rooms that the clips come from.")] = 8,
-    repetitions: Annotated[int, typer.Option(min=1, help="Steps that each side takes.")] = 7,
+    repetitions: Annotated[int, typer.Option(min=1, help="Steps that each side takes.")] = 5,
     json: Annotated[Path | None, typer.Option(help="Also write the result to this file.")] = None,
 ) -> None:
     """Time one training step (forward and backward, answers only) of the base student, packed and not."""
@@ -44,9 +48,11 @@ def main(
     frames, rows = make_batch(student, clips, questions, scenes)
     inputs = lay_out(student, frames, rows)
     packed = PackedStudent(student)
-    batch = packed.pack(rows)
+    batch, single = packed.pack(rows), packed.pack([[example] for row in rows for example in row])
+    repeated = repeat_clips(frames, rows)
     losses: dict[str, Loss] = {
         "transformers": lambda: transformers_loss(student, inputs),
+        "one a row": lambda: packed.loss(single, packed.see(repeated)),
         "packed": lambda: packed.loss(batch, packed.see(frames)),
     }
     check_equal(student, losses)
@@ -80,6 +86,11 @@ def make_batch(student: StudentModel, clips: int, questions: int, scenes: int) -
     return frames, [[replace(example, weight=1.0, ordinal=False) for example in row] for row in rows]
 
 
+def repeat_clips(frames: Clips, rows: Sequence[Sequence[Example]]) -> Clips:
+    """Each question's clip: uint8 (questions, 2, S, S, 3)."""
+    return np.repeat(frames, [len(row) for row in rows], axis=0)
+
+
 def lay_out(student: StudentModel, frames: Clips, rows: Sequence[Sequence[Example]]) -> dict[str, torch.Tensor]:
     """One question a row, padded on the right, each with its clip; labels outside the answers are IGNORE."""
     processor = student.processor
@@ -94,13 +105,12 @@ def lay_out(student: StudentModel, frames: Clips, rows: Sequence[Sequence[Exampl
         ids[index, :stop] = torch.tensor(prompt + answer)
         labels[index, start:stop] = ids[index, start:stop]
         mask[index, :stop] = 1
-    clip_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     return {
         "input_ids": ids,
         "attention_mask": mask,
         "labels": labels,
         "mm_token_type_ids": (ids == processor.image_token_id).long(),
-        "pixel_values": processor.clip_patches(frames[clip_of]).flatten(0, 1),
+        "pixel_values": processor.clip_patches(repeat_clips(frames, rows)).flatten(0, 1),
         "image_grid_thw": torch.tensor([[1, processor.grid, processor.grid]] * len(prompts)),
     }
 
@@ -113,16 +123,19 @@ def transformers_loss(student: StudentModel, inputs: dict[str, torch.Tensor]) ->
 
 
 def check_equal(student: StudentModel, losses: dict[str, Loss]) -> None:
-    """Leave the program unless both sides have the same loss and gradient: else their times mean nothing."""
-    values, gradients = [], []
-    for loss in losses.values():
-        values.append(_stepper(student, loss)())
-        weights = student.model.parameters()
-        gradients.append(torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None]))
-    apart = float((gradients[0] - gradients[1]).norm() / gradients[0].norm())
-    print(f"losses {values[0]:.6f} and {values[1]:.6f}, gradients {apart:.1e} apart (relative)")
-    if not (abs(values[0] - values[1]) < TOLERANCE and apart < TOLERANCE):
-        raise SystemExit("the two sides do not compute the same step")
+    """Leave the program unless all sides have the first one's loss and gradient: else their times mean nothing."""
+    (first, expected), *others = [_loss_and_gradient(student, loss) for loss in losses.values()]
+    for name, (value, gradient) in zip(list(losses)[1:], others, strict=True):
+        apart = float((gradient - expected).norm() / expected.norm())
+        print(f"{name}: loss {value:.6f} against {first:.6f}, gradients {apart:.1e} apart (relative)")
+        if not (abs(value - first) < TOLERANCE and apart < TOLERANCE):
+            raise SystemExit(f"{name} does not compute the same step")
+
+
+def _loss_and_gradient(student: StudentModel, loss: Loss) -> tuple[float, torch.Tensor]:
+    value = _stepper(student, loss)()
+    gradients = (weight.grad for weight in student.model.parameters())
+    return value, torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
 
 
 def _stepper(student: StudentModel, loss: Loss) -> Callable[[], float]:

@@ -38,7 +38,7 @@ class Result:
     name: str
     unit: str
     amount: int
-    sizes: Mapping[str, float]
+    sizes: Mapping[str, int]
     seconds: Mapping[str, list[float]]
 
     @property
@@ -77,7 +77,7 @@ class Result:
         print(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}")
         print(", ".join(f"{name} {versions.get(name, 'not installed')}" for name in names))
         sizes = {self.unit: self.amount, **self.sizes}
-        print(", ".join(f"{name} {value:g}" for name, value in sizes.items()))
+        print(", ".join(f"{name} {value:,}" for name, value in sizes.items()))
         first = next(iter(self.seconds))
         print(f"{'':<16}{'min s':>9}{'median s':>10}  {self.unit + '/s':>14}  times as fast as {first}")
         for name, side in content["sides"].items():

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from benchmarks import packing, teacher
 from benchmarks.timing import Result, interleave
+from tests.vlm_kit import student
 
 PACKING = ["--clips", "2", "--questions", "3", "--scenes", "1", "--repetitions", "2"]
 TEACHER = ["--scenes", "1", "--trajectories", "1", "--repetitions", "2"]
@@ -18,7 +19,7 @@ TEACHER = ["--scenes", "1", "--trajectories", "1", "--repetitions", "2"]
 @pytest.mark.parametrize(
     ("app", "arguments", "sides"),
     [
-        (packing.app, PACKING, ["transformers", "packed"]),
+        (packing.app, PACKING, ["transformers", "one a row", "packed"]),
         (teacher.app, TEACHER, ["in-process", "gRPC, 1 stream", "gRPC, 4 streams"]),
     ],
 )
@@ -53,5 +54,9 @@ def test_speeds_are_ratios_of_medians() -> None:
 
 
 def test_sides_that_differ_are_not_timed() -> None:
+    model = student()
+    weight = next(model.model.parameters())
+    with pytest.raises(SystemExit, match="b does not compute the same step"):
+        packing.check_equal(model, {"a": lambda: weight.sum(), "b": lambda: 1.01 * weight.sum()})
     with pytest.raises(SystemExit, match="does not give the frames"):
         teacher.check_equal([], [])
