@@ -28,5 +28,5 @@ class DemoSize:
     steady_seconds: float = 20.0
 
 
-FULL = DemoSize(train_scenes=450, test_scenes=60, trajectories_per_scene=6, scenes_per_shard=10, steps=1200)
+FULL = DemoSize(train_scenes=450, test_scenes=60, trajectories_per_scene=6, scenes_per_shard=10, steps=1300)
 MINI = DemoSize(train_scenes=12, test_scenes=4, trajectories_per_scene=3, scenes_per_shard=3, steps=10)

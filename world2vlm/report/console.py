@@ -38,32 +38,36 @@ def best_baseline(scores: Mapping[str, float]) -> tuple[str, float]:
 
 
 def _scores(report: Report) -> Table:
-    caption = "blind: the new student shown grey images; nearest: neighbours among the training questions' texts"
-    table = Table(title="Held-out rooms: score (95% interval)", caption=caption, box=SIMPLE_HEAD)
-    table.add_column("task")
-    table.add_column("best baseline", no_wrap=True)
-    for name in ("before", "after", "skill", "blind", "nearest"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for task in report["after"]:
-        before, after = report["before"][task], report["after"][task]
+    caption = "blind: the new student shown grey images; near: neighbours among the training texts"
+    table = Table(
+        title="Held-out rooms: score (95% interval)",
+        caption=caption,
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for name in ("task", "baseline", "before", "after", "skill", "blind", "near"):
+        table.add_column(name, justify="left" if name in ("task", "baseline") else "right", no_wrap=True)
+    for task, after in report["after"].items():
         name, score = best_baseline(report["baselines"][task])
         references = (_reference(report["references"][task], name) for name in ("blind", "nearest"))
-        table.add_row(task, f"{score:.2f} {name}", *_sides(before, after), *references)
+        table.add_row(task, f"{score:.2f} {name}", *_sides(report["before"][task], after), *references)
     table.add_section()
-    table.add_row("mean", "", *_sides(report["macro"]["before"], report["macro"]["after"]))
+    table.add_row("mean", "", *_sides(report["macro"]["before"], report["macro"]["after"]), "", "")
     return table
-
-
-def _sides(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[str, str, str]:
-    return _score(before), _score(after), f"{before['skill']:.2f} → {after['skill']:.2f}"
 
 
 def _reference(references: Mapping[str, float], name: str) -> str:
     return f"{references[name]:.2f}" if name in references else "-"
 
 
+def _sides(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[str, str, str]:
+    return _score(before), _score(after), f"{after['skill']:.2f}"
+
+
 def _score(side: Mapping[str, float]) -> str:
-    return f"{side['score']:.2f} ({side['low']:.2f}-{side['high']:.2f})"
+    interval = f"{side['low']:.2f}-{side['high']:.2f}".replace("0.", ".")
+    return f"{side['score']:.2f} ({interval})"
 
 
 def _milliseconds(value: float | None) -> str:
