@@ -10,7 +10,7 @@ import typer
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report, the store and the logs.")] = Path("runs/demo"),
-    mini: Annotated[bool, typer.Option("--mini", help="A tiny round: everything works, little is learned.")] = False,
+    mini: Annotated[bool, typer.Option("--mini", help="A tiny round: everything works, nothing is learned.")] = False,
 ) -> None:
     """Run one whole round on this machine while a client keeps asking, and write a report."""
     from rich.console import Console

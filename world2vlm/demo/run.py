@@ -93,7 +93,7 @@ def _plan(size: DemoSize) -> RoundPlan:
         test_scenes=size.test_scenes,
         trajectories_per_scene=size.trajectories_per_scene,
         scenes_per_shard=size.scenes_per_shard,
-        recipe="sft",
+        recipe=size.recipe,
         steps=size.steps,
         world="renderer",
         student="student",

@@ -12,6 +12,7 @@ class DemoSize:
         test_scenes: rooms held out.
         trajectories_per_scene: trajectories of three actions in each room.
         scenes_per_shard: rooms one task imagines.
+        recipe: training recipe.
         steps: optimiser steps.
         background_rate: questions a second while the round imagines and trains.
         swap_rate: questions a second from shortly before the swap on.
@@ -22,11 +23,14 @@ class DemoSize:
     test_scenes: int
     trajectories_per_scene: int
     scenes_per_shard: int
+    recipe: str
     steps: int
     background_rate: float = 1.0
     swap_rate: float = 20.0
     steady_seconds: float = 20.0
 
 
-FULL = DemoSize(train_scenes=450, test_scenes=60, trajectories_per_scene=6, scenes_per_shard=10, steps=1300)
-MINI = DemoSize(train_scenes=12, test_scenes=4, trajectories_per_scene=3, scenes_per_shard=3, steps=10)
+FULL = DemoSize(
+    train_scenes=450, test_scenes=60, trajectories_per_scene=6, scenes_per_shard=10, recipe="sft", steps=1300
+)
+MINI = DemoSize(train_scenes=12, test_scenes=4, trajectories_per_scene=3, scenes_per_shard=3, recipe="smoke", steps=10)
