@@ -41,7 +41,8 @@ def in_background(settings: TeacherSettings) -> Iterator[int]:
 def run(settings: TeacherSettings) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     configure_logging(settings.log_format, settings.log_level)
-    log.info("settings: %s", settings.model_dump_json())
+    # The URL may carry a password.
+    log.info("settings: %s", settings.model_dump_json(exclude={"control_token", "redis_url"}))
     serve_metrics(settings.metrics_port, settings.host)
     with Streams(settings.max_workers, settings.max_queue) as streams:
         asyncio.run(_run(settings, streams))
