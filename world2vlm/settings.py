@@ -33,7 +33,7 @@ class Settings(BaseSettings):
         control_token: bearer token of control calls (swap, roll back).
         tls_ca: PEM file that clients verify servers with; None = no TLS.
         tls_cert, tls_key: PEM files of a service's certificate; both or neither.
-        threads: threads of numeric libraries; 0: one for the student, one a core for the trainer, the teacher's default.
+        threads: numeric libraries' threads; 0: one for the student, one a core for the trainer, the teacher's default.
         log_format: `plain` lines or one JSON object a line.
     """
 
