@@ -45,7 +45,7 @@ def worker(
     # Both are read when the libraries are loaded. A container's SIGTERM waits for the tasks, but not for ever; and
     # torch's idle threads sleep instead of spinning on the cores that the services need.
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     from trainer.app import run_worker
 
     run_worker(_settings(), name, queues.split(","))

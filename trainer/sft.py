@@ -51,7 +51,7 @@ class SftConfig:
     questions: int = 8
     replay: float = 0.15
     tasks: Mapping[str, float] = field(
-        default_factory=lambda: {"A1": 2, "A2": 1.5, "A3": 2, "A4": 3, "D1": 1, "D2": 2, "D3": 1, "D4": 2.5}
+        default_factory=lambda: {"A1": 2, "A2": 1.5, "A3": 2, "A4": 1.5, "D1": 1, "D2": 2, "D3": 1, "D4": 2.5}
     )
     exact: float = 0.3
     motion_weight: float = 2.0

@@ -32,7 +32,6 @@ _ENVIRONMENT = {
     "WORLD2VLM_METRICS_PORT": "-1",
     "WORLD2VLM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
 }
 _WORKER_ENVIRONMENT = {"WORLD2VLM_THREADS": "2", "OMP_NUM_THREADS": "2"}
 # The client asks at the higher rate from this share of the evaluation on.
