@@ -44,7 +44,7 @@ def worker(
     """Run a worker: it imagines, labels, trains and evaluates."""
     # Both are read when the libraries are loaded. A container's SIGTERM waits for the tasks, but not for ever; and
     # torch's idle threads spin for microseconds only before they leave their cores to the services: not at all costs
-    # training a third of its steps.
+    # training a quarter of its steps.
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     from trainer.app import run_worker
