@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from world2vlm.rounds import DEFAULT_SEED
+from world2vlm.rounds import RoundPlan
 
 if TYPE_CHECKING:
-    from world2vlm.rounds import RoundPlan
     from world2vlm.settings import TrainerSettings
     from world2vlm.store import Store
 
@@ -85,14 +84,14 @@ def label(
 @rounds.command("start")
 def start_round(
     round_id: Annotated[str, typer.Option("--id", help="Name of the round.")] = "",
-    seed: Seed = DEFAULT_SEED,
-    train_scenes: int = 450,
-    test_scenes: int = 60,
-    trajectories: Annotated[int, typer.Option(help="Trajectories in each scene.")] = 6,
-    scenes_per_shard: Annotated[int, typer.Option(help="Scenes that one task takes.")] = 10,
-    recipe: str = "sft",
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 1000,
-    world: World = "renderer",
+    seed: Seed = RoundPlan.seed,
+    train_scenes: int = RoundPlan.train_scenes,
+    test_scenes: int = RoundPlan.test_scenes,
+    trajectories: Annotated[int, typer.Option(help="Trajectories in each scene.")] = RoundPlan.trajectories_per_scene,
+    scenes_per_shard: Annotated[int, typer.Option(help="Scenes that one task takes.")] = RoundPlan.scenes_per_shard,
+    recipe: str = RoundPlan.recipe,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = RoundPlan.steps,
+    world: World = RoundPlan.world,
     watch: Watch = False,
 ) -> None:
     """Start a round."""
@@ -137,11 +136,11 @@ def watch_round(round_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
 @jobs.command("submit")
 def submit_job(
     job_id: Annotated[str, typer.Option("--id", help="Name of the job.")] = "",
-    seed: Seed = DEFAULT_SEED,
+    seed: Seed = RoundPlan.seed,
     scenes: Annotated[int, typer.Option(help="Scenes of the training split.")] = 100,
     test_scenes: Annotated[int, typer.Option(help="Held-out scenes.")] = 20,
     trajectories: Annotated[int, typer.Option(help="Trajectories in each scene.")] = 6,
-    world: World = "renderer",
+    world: World = RoundPlan.world,
     watch: Watch = False,
 ) -> None:
     """Imagine and label a dataset."""
@@ -162,7 +161,7 @@ def submit_job(
     _start(settings, plan, watch)
 
 
-def _start(settings: "TrainerSettings", plan: "RoundPlan", watch: bool) -> None:
+def _start(settings: "TrainerSettings", plan: RoundPlan, watch: bool) -> None:
     from trainer.submitting import submit
 
     store = _store(settings)

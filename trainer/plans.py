@@ -1,28 +1,26 @@
-"""Plans of rounds, with the defaults of a demonstration: about 3,000 trajectories through 500 rooms."""
+"""Plans of rounds."""
 
 from datetime import UTC, date, datetime
 
 from trainer.pieces import NO_TRAINING, next_step
-from trainer.recipes import DEFAULT_RECIPE, RECIPES
+from trainer.recipes import RECIPES
 from world2vlm.errors import InvalidInputError
-from world2vlm.rounds import DEFAULT_SEED, SEED_BLOCK, RoundPlan, RoundState, list_rounds
+from world2vlm.rounds import SEED_BLOCK, RoundPlan, RoundState, list_rounds
 from world2vlm.store import Store
-
-DEFAULT_WORLD = "renderer"
 
 
 def make_plan(
     round_id: str,
     *,
     student: str,
-    seed: int = DEFAULT_SEED,
-    train_scenes: int = 450,
-    test_scenes: int = 60,
-    trajectories_per_scene: int = 6,
-    scenes_per_shard: int = 10,
-    recipe: str = DEFAULT_RECIPE,
-    steps: int = 1000,
-    world: str = DEFAULT_WORLD,
+    seed: int = RoundPlan.seed,
+    train_scenes: int = RoundPlan.train_scenes,
+    test_scenes: int = RoundPlan.test_scenes,
+    trajectories_per_scene: int = RoundPlan.trajectories_per_scene,
+    scenes_per_shard: int = RoundPlan.scenes_per_shard,
+    recipe: str = RoundPlan.recipe,
+    steps: int = RoundPlan.steps,
+    world: str = RoundPlan.world,
 ) -> RoundPlan:
     """A plan; see `RoundPlan`.
 

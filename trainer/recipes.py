@@ -10,10 +10,9 @@ from world2vlm.rounds import RoundPlan
 if TYPE_CHECKING:
     from trainer.sft import SftConfig
 
-DEFAULT_RECIPE = "sft"
 # What each changes in the defaults of `SftConfig`.
 RECIPES: Mapping[str, Mapping[str, Any]] = {
-    DEFAULT_RECIPE: {},
+    "sft": {},
     # Teaches nothing: it shows quickly that a round goes through.
     "smoke": {"clips": 2, "questions": 2, "snapshot_every": 10},
 }

@@ -8,7 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
@@ -30,7 +30,6 @@ STEP_FILES = tuple(name for _, name in _STEPS)
 # of these made and probed the base student.
 SEED_BLOCK = 1_000_000
 HELD_OUT_SEED = 100_000
-DEFAULT_SEED = 7
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """What a round does.
+    """What a round does; by default what the demonstration does: about 3,000 trajectories through 500 rooms.
 
     Attributes:
         id: the round's name.
@@ -60,15 +59,15 @@ class RoundPlan:
     """
 
     id: str
-    seed: int
-    train_scenes: int
-    test_scenes: int
-    trajectories_per_scene: int
-    scenes_per_shard: int
-    recipe: str
-    steps: int
-    world: str
-    student: str
+    seed: int = 7
+    train_scenes: int = 450
+    test_scenes: int = 60
+    trajectories_per_scene: int = 6
+    scenes_per_shard: int = 10
+    recipe: str = "sft"
+    steps: int = 1300
+    world: str = "renderer"
+    student: str = "student"
 
     def __post_init__(self) -> None:
         _check_id(self.id)
@@ -103,6 +102,8 @@ class RoundPlan:
         Raises:
             InvalidInputError: keys are missing or unknown, or a value is out of range.
         """
+        if not isinstance(payload, dict) or set(payload) != {field.name for field in fields(cls)}:
+            raise InvalidInputError("not a round's plan: keys are missing or unknown")
         try:
             return cls(**payload)
         except TypeError as error:

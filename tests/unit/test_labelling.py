@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.labelling import MIN_AREA, balance, label, select_test, split_by_scene, transitions
+from trainer.labelling import MIN_AREA, balance, label, select_test, transitions
 from trainer.labelling.claims import false_claim, is_clearly_different
 from world2vlm.actions import Action, canonicalise, format_actions, parse_actions
 from world2vlm.boxes import Box
@@ -329,18 +329,6 @@ def test_balance_prefers_boxes_where_the_rarer_answer_has_them() -> None:
     near = [binary("D2", "turn left 10 degrees", False, 200 + i, x=800) for i in range(4)]
     kept = balance([*rare, *far, *near], 0)
     assert len(kept) == 10 and all(record in kept for record in [*rare, *near])
-
-
-def test_split_shares_no_scene_and_never_moves_one() -> None:
-    records = [binary("D2", "x", True, i, scene=f"scene-{i % 100}") for i in range(1000)]
-    train, test = split_by_scene(records, 0.3, seed=4)
-    assert not {r.meta["scene"] for r in train} & {r.meta["scene"] for r in test}
-    assert len(train) + len(test) == 1000
-    assert 200 < len(test) < 400
-    fewer = [record for record in records if record.meta["trajectory"] < "5"]
-    assert all(record in test for record in split_by_scene(fewer, 0.3, seed=4)[1])
-    with pytest.raises(InvalidInputError, match="empty"):
-        split_by_scene(records, 0.0, seed=4)
 
 
 def test_a_selection_spreads_over_scenes_and_does_not_depend_on_order() -> None:

@@ -2,7 +2,7 @@
 
 from trainer.labelling.balancing import balance
 from trainer.labelling.questions import label
-from trainer.labelling.splits import select_test, split_by_scene
+from trainer.labelling.selecting import select_test
 from trainer.labelling.transition import MAX_BOX_SHARE, MIN_AREA, Transition, transitions
 
 __all__ = [
@@ -12,6 +12,5 @@ __all__ = [
     "balance",
     "label",
     "select_test",
-    "split_by_scene",
     "transitions",
 ]

@@ -21,7 +21,7 @@ from world2vlm.records import TaskRecord
 from world2vlm.report import Timings, build_report, print_report, render_page
 from world2vlm.report.asked import Asked
 from world2vlm.report.pictures import make_exhibit, make_strip
-from world2vlm.rounds import DEFAULT_SEED, RoundPlan, RoundState
+from world2vlm.rounds import RoundPlan, RoundState
 from world2vlm.store import Store
 from world2vlm.tasks import TASKS
 
@@ -87,15 +87,12 @@ def _prepare(out: Path) -> None:
 def _plan(size: DemoSize) -> RoundPlan:
     return RoundPlan(
         id=f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}",
-        seed=DEFAULT_SEED,
         train_scenes=size.train_scenes,
         test_scenes=size.test_scenes,
         trajectories_per_scene=size.trajectories_per_scene,
         scenes_per_shard=size.scenes_per_shard,
         recipe=size.recipe,
         steps=size.steps,
-        world="renderer",
-        student="student",
     )
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from world2vlm.rounds import RoundPlan
+
 
 @dataclass(frozen=True)
 class DemoSize:
@@ -31,6 +33,11 @@ class DemoSize:
 
 
 FULL = DemoSize(
-    train_scenes=450, test_scenes=60, trajectories_per_scene=6, scenes_per_shard=10, recipe="sft", steps=1300
+    train_scenes=RoundPlan.train_scenes,
+    test_scenes=RoundPlan.test_scenes,
+    trajectories_per_scene=RoundPlan.trajectories_per_scene,
+    scenes_per_shard=RoundPlan.scenes_per_shard,
+    recipe=RoundPlan.recipe,
+    steps=RoundPlan.steps,
 )
 MINI = DemoSize(train_scenes=12, test_scenes=4, trajectories_per_scene=3, scenes_per_shard=3, recipe="smoke", steps=10)

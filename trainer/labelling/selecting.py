@@ -1,43 +1,17 @@
-"""Splits and selections: scenes are never shared between train and test, and a selection keeps the balance."""
+"""Selections of test records that keep the balance.
 
-import hashlib
+Scenes decide what is train and what is test, never frames: see `world2vlm.rounds.RoundPlan.shards`.
+"""
+
 import random
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 
 from trainer.labelling.balancing import Group, action_group, identity, is_binary, is_yes
-from world2vlm.errors import InvalidInputError
 from world2vlm.records import TaskRecord
 
 # Records that only stand together: one, or a yes and a no about the same action text.
 Unit = tuple[TaskRecord, ...]
-
-
-def split_by_scene(
-    records: Sequence[TaskRecord], test_share: float, seed: int
-) -> tuple[list[TaskRecord], list[TaskRecord]]:
-    """Split records into (train, test) by scene, never by frame.
-
-    A scene's side depends on its name and the seed only: more scenes later never move one from test to train.
-
-    Args:
-        records: any records whose `meta` names their `scene`.
-        test_share: expected share of the scenes in test, between 0 and 1.
-        seed: chooses the scenes.
-
-    Raises:
-        InvalidInputError: a side would be empty.
-    """
-    scenes = {record.meta["scene"] for record in records}
-    held_out = {scene for scene in scenes if _fraction(f"{seed}/{scene}") < test_share}
-    if not held_out or held_out == scenes:
-        raise InvalidInputError(f"{len(scenes)} scenes at a test share of {test_share} leave one side empty")
-    train = [record for record in records if record.meta["scene"] not in held_out]
-    return train, [record for record in records if record.meta["scene"] in held_out]
-
-
-def _fraction(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
 
 
 def select_test(records: Sequence[TaskRecord], per_task: int, seed: int) -> list[TaskRecord]:
