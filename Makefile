@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := world2vlm teacher_service student_service trainer
-SOURCES := $(PACKAGES) tests $(wildcard benchmarks)
+SOURCES := $(PACKAGES) tests examples $(wildcard benchmarks)
 # Two OpenMP threads on a busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
@@ -23,6 +23,8 @@ $(STAMP): pyproject.toml
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version): about two minutes and 2.5 GB the first time."
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -qq -e '.[all,dev]'
+	@$(BIN)/python -m pip install -qq --no-deps "$$(grep -o 'nvidia-pytriton==[0-9.]*' pyproject.toml)" || \
+		echo "No Triton server for this machine: the tests with one will be skipped."
 	@touch $@ && echo "$(VENV) is ready."
 
 demo: $(STAMP)  ## one whole round on this machine: imagine, label, train, evaluate, swap
@@ -34,7 +36,7 @@ test: $(STAMP)  ## all tests but the containers', with coverage
 lint: $(STAMP)  ## ruff, mypy, import contracts, protos
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy $(PACKAGES) benchmarks
+	$(BIN)/mypy $(PACKAGES) benchmarks examples
 	$(BIN)/lint-imports
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check-protos
 

@@ -3,26 +3,27 @@
 import asyncio
 import logging
 from contextlib import closing
+from pathlib import Path
 
-from prometheus_client import Counter, Gauge
-
-from student_service.batching import Batcher
+from student_service import metrics
+from student_service.control import Control
 from student_service.engines.base import Loader
+from student_service.kserve import servicer as kserve
 from student_service.reasoner import Reasoner
 from student_service.servicers import CheckpointServicer, StudentServicer
+from student_service.shadow import Shadow
 from student_service.slots import Serving
 from student_service.swap import Swapper, SwapReport
-from world2vlm import rpc, telemetry
+from student_service.traffic import ObservedBatcher
+from student_service.watch import Rules, Watch
+from world2vlm import rpc, telemetry, tracing
 from world2vlm.checkpoints import Registry
-from world2vlm.errors import InvalidInputError
+from world2vlm.errors import World2VLMError
 from world2vlm.settings import StudentSettings
 from world2vlm.store import Store
 from world2vlm.v1 import student_pb2, student_pb2_grpc
 
 _log = logging.getLogger(__name__)
-
-VERSION = Gauge("world2vlm_checkpoint_version", "The checkpoint version that answers.")
-SWAPS = Counter("world2vlm_swaps", "Swaps that took place, the first start among them.")
 
 
 class App:
@@ -32,16 +33,48 @@ class App:
         self.settings = settings
         self.registry = Registry(Store(settings.store), settings.student)
         self.serving = Serving()
-        self.batcher = Batcher(settings.max_batch)
+        self.batcher = ObservedBatcher(settings.max_batch)
+        metrics.watch_queue(lambda: self.batcher.waiting)
         self.reasoner = Reasoner(self.serving, self.batcher, settings)
+        self.control = Control(settings.control_token.get_secret_value())
         self.swapper = Swapper(
-            self.registry, self.serving, self.batcher, load, drain_timeout_s=settings.drain_seconds, on_swap=_count
+            self.registry,
+            self.serving,
+            self.batcher,
+            load,
+            drain_timeout_s=settings.drain_seconds,
+            on_flip=lambda version, served_s: self.watch.begin(version, served_s),
+            on_swap=_count,
         )
+        rules = Rules(settings.watch_seconds, settings.watch_max_error_rate, settings.watch_min_requests)
+        self.watch = Watch(rules, self.swapper.ask_canary, self.swapper.reject)
+        self.batcher.observers.append(self.watch.observe)
+        self.shadow: Shadow | None = None
+
+    def start(self, base: Path) -> None:
+        """Serve what was promoted last, or else the student in `base`; then load what the settings shadow.
+
+        A candidate that cannot be shadowed is a line in the log.
+
+        Raises:
+            PreconditionError: no checkpoint can serve.
+        """
+        self.swapper.start(base)
+        version, share = self.settings.shadow_version, self.settings.shadow_share
+        if version == 0:
+            return
+        try:
+            slot = self.swapper.prepare(version)
+        except World2VLMError as error:
+            _log.error("version %d cannot be shadowed: %s", version, error)
+            return
+        self.shadow = Shadow(slot, share, self.batcher)
+        self.batcher.observers.append(self.shadow.observe)
+        _log.info("version %d gets %g%% of the queries, and its answers are only compared", version, 100 * share)
 
     def make_server(self) -> rpc.Server:
         """Bind the service's port; call it inside the event loop."""
-        token = self.settings.control_token.get_secret_value()
-        checkpoints = CheckpointServicer(self.registry, self.serving, self.swapper, token)
+        checkpoints = CheckpointServicer(self.registry, self.serving, self.swapper, self.control)
         names = student_pb2.DESCRIPTOR.services_by_name
         services = [
             rpc.Service(
@@ -54,15 +87,26 @@ class App:
                 checkpoints,
                 student_pb2_grpc.add_CheckpointServiceServicer_to_server,
             ),
+            rpc.Service(
+                kserve.NAME,
+                kserve.KServeServicer(self.reasoner, self.serving, self.swapper, self.registry, self.control),
+                kserve.add_to_server,
+            ),
         ]
-        certificate, key = self.settings.tls_cert, self.settings.tls_key
-        tls = rpc.Tls(certificate, key) if certificate and key else None
-        return rpc.Server(services, self.settings.host, self.settings.port, tls)
+        settings = self.settings
+        return rpc.Server(
+            services, settings.host, settings.port, settings.server_tls, with_reflection=settings.reflection
+        )
 
     def close(self) -> None:
         """Stop the threads; what still waits is cancelled."""
+        self.watch.close()
+        if self.shadow is not None:
+            self.shadow.close()
         self.batcher.close()
+        self.watch.join()
         self.reasoner.close()
+        self.control.close()
 
 
 def run(settings: StudentSettings) -> None:
@@ -77,24 +121,39 @@ def run(settings: StudentSettings) -> None:
     from world2vlm.vlm.base import BASE_STUDENT  # imports torch
 
     telemetry.serve_metrics(settings.metrics_port, settings.host)
-    with closing(App(settings, load)) as app:
-        app.swapper.start(BASE_STUDENT)
+    traces = tracing.exporting("world2vlm-student", settings.otlp_endpoint)
+    with traces, closing(App(settings, load)) as app:
+        app.start(BASE_STUDENT)
         asyncio.run(_serve(app))
 
 
 def choose_engine(settings: StudentSettings) -> Loader:
-    """What loads checkpoints under these settings.
+    """What loads checkpoints under these settings."""
+    if settings.engine == "triton":
+        from student_service.engines import triton
 
-    Raises:
-        InvalidInputError: no such engine in this version.
-    """
-    if settings.engine != "local":
-        raise InvalidInputError(f"this version has no engine {settings.engine!r}; use 'local'")
-    from student_service.engines.transformers import TransformersEngine, limit_threads
+        return lambda folder: triton.load(folder, settings.triton_url, settings.max_batch)
+    from student_service.engines.local import LocalEngine, Sizes, limit_threads
 
     # One thread answers a tiny student faster than several, and leaves a core to whatever loads beside it.
     limit_threads(settings.threads or 1)
-    return lambda folder: TransformersEngine.load(folder, settings.device)
+    sizes = Sizes(settings.max_batch, settings.max_question_tokens, settings.max_new_tokens)
+    engine: str = settings.engine
+    device = settings.device
+    if engine == "auto":
+        engine, device = _pick_engine()
+    if engine == "onnx":
+        from student_service.engines import onnx
+
+        return lambda folder: onnx.load(folder, settings.onnx_cache, device, sizes)
+    return lambda folder: LocalEngine.load(folder, device, sizes)
+
+
+def _pick_engine() -> tuple[str, str]:
+    """The faster engine in the process, and its device: on a CPU onnxruntime needs about two thirds of the time."""
+    import torch
+
+    return ("local", "cuda") if torch.cuda.is_available() else ("onnx", "cpu")
 
 
 async def _serve(app: App) -> None:
@@ -102,5 +161,4 @@ async def _serve(app: App) -> None:
 
 
 def _count(report: SwapReport) -> None:
-    VERSION.set(report.to_version)
-    SWAPS.inc()
+    metrics.swapped(report.to_version, report.phases_ms)

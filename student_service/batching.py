@@ -1,13 +1,16 @@
-"""Batching: one worker thread answers what waits, together where it can."""
+"""Continuous batching: one worker thread lets the engines answer what waits, together where it can."""
 
+import itertools
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from student_service.engines.base import Query, Reply
+from student_service import metrics
+from student_service.engines.base import Query, Reply, Update
 from student_service.slots import Slot
 
 # A background query goes ahead of what waits after this long: under full load a swap must end, too.
@@ -16,12 +19,26 @@ _BACKGROUND_PATIENCE_S = 0.5
 
 @dataclass(frozen=True)
 class Outcome:
-    """A reply with the version that gave it, the milliseconds it waited, and those its batch took."""
+    """A reply with the version that gave it, and the milliseconds it waited, to its first text, and in all."""
 
     reply: Reply
     version: int
     queue_ms: float
+    first_text_ms: float
     generate_ms: float
+
+
+class Answering(Future[Outcome]):
+    """The future of one query. Cancelling it stops the work on it, at any time before its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_wanted = True
+
+    def cancel(self) -> bool:
+        """Stop the query; a future that has begun is cancelled all the same."""
+        self.is_wanted = False
+        return super().cancel()
 
 
 @dataclass
@@ -30,27 +47,36 @@ class _Item:
     query: Query
     max_new_tokens: int
     on_text: Callable[[str], None] | None
-    future: Future[Outcome] = field(default_factory=Future)
+    background: bool
+    future: Answering = field(default_factory=Answering)
     queued_at: float = field(default_factory=time.perf_counter)
-    told_text: bool = False
+    started_at: float = 0.0
+    first_text_at: float = 0.0
 
-    def tell(self, text: str) -> None:
-        if self.on_text is not None:
-            self.told_text = True
-            self.on_text(text)
-
-    def fits_with(self, other: "_Item") -> bool:
-        return self.slot is other.slot and self.max_new_tokens == other.max_new_tokens
+    def hear(self, update: Update) -> None:
+        now = time.perf_counter()
+        if update.text:
+            self.first_text_at = self.first_text_at or now
+            if self.on_text is not None:
+                self.on_text(update.text)
+        if update.error is not None:
+            self.future.set_exception(update.error)
+        elif update.reply is not None:
+            first = self.first_text_at or now
+            times = (self.started_at - self.queued_at, first - self.queued_at, now - self.started_at)
+            self.future.set_result(Outcome(update.reply, self.slot.version, *(1000 * seconds for seconds in times)))
 
 
 class Batcher:
-    """Answers queries first come, first served. A batch is whatever waits when the worker is free: nothing is delayed.
+    """Answers queries first come, first served, whether streamed or not: nothing is delayed to fill a batch.
 
-    A batch never mixes slots or token limits. Background queries are answered when nothing else waits, or after half a
-    second. The queue has no bound of its own: the callers bound what they submit.
+    A query joins the answers under way at the next step, while its slot's engine has room and less than `max_batch`
+    are under way. Background queries start when nothing else waits or is under way, or after half a second; those that
+    wait for one slot start together, those for different slots one slot at a time. The queue has no bound of its own:
+    the callers bound what they submit.
 
     Attributes:
-        idle: set while no batch is being answered.
+        idle: set while nothing is being answered.
     """
 
     def __init__(self, max_batch: int) -> None:
@@ -59,10 +85,22 @@ class Batcher:
         self._max_batch = max_batch
         self._waiting: deque[_Item] = deque()
         self._background: deque[_Item] = deque()
+        self._running: dict[int, _Item] = {}
+        self._keys = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
         self._worker = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._worker.start()
+
+    @property
+    def waiting(self) -> int:
+        """Queries that wait, background ones not counted."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Queries that are being answered."""
+        return len(self._running)
 
     def submit(
         self,
@@ -75,10 +113,10 @@ class Batcher:
     ) -> Future[Outcome]:
         """Queue one query for `slot`, which the caller holds now; the batcher holds it until the query has ended.
 
-        Cancelling the future drops the query while it still waits. `on_text` gets each piece of the answer, in the
-        worker's thread. The future raises what the engine raised.
+        Cancelling the future drops the query, whether it waits or is being answered. `on_text` gets each piece of the
+        answer, in the worker's thread. The future raises what the engine raised.
         """
-        item = _Item(slot, query, max_new_tokens, on_text)
+        item = _Item(slot, query, max_new_tokens, on_text, background)
         slot.hold()
         item.future.add_done_callback(lambda _: slot.release())
         with self._changed:
@@ -90,7 +128,7 @@ class Batcher:
         return item.future
 
     def close(self) -> None:
-        """Cancel what waits, let the running batch end, stop the worker."""
+        """Cancel what waits, let what is being answered end, stop the worker."""
         with self._changed:
             self._closed = True
             dropped = [*self._waiting, *self._background]
@@ -102,50 +140,84 @@ class Batcher:
         self._worker.join()
 
     def _work(self) -> None:
-        while batch := self._next_batch():
-            # From here on a future can't be cancelled any more: its slot stays held until the engine is done.
-            running = [item for item in batch if item.future.set_running_or_notify_cancel()]
-            if running:
-                self.idle.clear()
-                self._answer(running)
-                self.idle.set()
+        while self._take_in():
+            self._drop_unwanted()
+            for slot, count in Counter(item.slot for item in self._running.values()).items():
+                metrics.stepped(count)
+                self._step(slot)
 
-    def _next_batch(self) -> list[_Item]:
-        """Wait for work; an empty list means that the batcher is closed."""
+    def _take_in(self) -> bool:
+        """Start what may start; waits while there is nothing to do. False means that the batcher is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._background or self._closed)
-            queue = self._next_queue()
-            batch: list[_Item] = []
-            while queue and len(batch) < self._max_batch and all(queue[0].fits_with(item) for item in batch):
-                batch.append(queue.popleft())
-            return batch
+            if not self._running:
+                self.idle.set()
+                self._changed.wait_for(lambda: self._waiting or self._background or self._closed)
+            self.idle.clear()
+            starting = self._next_items()
+        for item in starting:
+            self._start(item)
+        return bool(self._running or starting) or not self._closed
 
-    def _next_queue(self) -> deque[_Item]:
-        if not self._background:
-            return self._waiting
-        patient = time.perf_counter() - self._background[0].queued_at < _BACKGROUND_PATIENCE_S
-        return self._waiting if self._waiting and patient else self._background
+    def _next_items(self) -> list[_Item]:
+        items: list[_Item] = []
+        if self._background and self._background_may_start():
+            slot = self._background[0].slot
+            while self._background and self._background[0].slot is slot and self._has_room(slot, items):
+                items.append(self._background.popleft())
+        while self._waiting and len(self._running) + len(items) < self._max_batch:
+            if not self._has_room(self._waiting[0].slot, items):
+                break
+            items.append(self._waiting.popleft())
+        return items
 
-    def _answer(self, batch: list[_Item]) -> None:
-        started = time.perf_counter()
-        first = batch[0]
-        streams = any(item.on_text is not None for item in batch)
-        on_text = (lambda index, text: batch[index].tell(text)) if streams else None
-        try:
-            replies = first.slot.engine.answer([item.query for item in batch], first.max_new_tokens, on_text)
-        except Exception as error:
-            self._fail(batch, error)
+    def _has_room(self, slot: Slot, starting: list[_Item]) -> bool:
+        busy = sum(item.slot is slot for item in (*self._running.values(), *starting))
+        return busy < slot.engine.capacity
+
+    def _background_may_start(self) -> bool:
+        if any(item.background for item in self._running.values()):
+            return False
+        is_patient = time.perf_counter() - self._background[0].queued_at < _BACKGROUND_PATIENCE_S
+        return not (is_patient and (self._waiting or self._running))
+
+    def _start(self, item: _Item) -> None:
+        if not item.future.set_running_or_notify_cancel():
             return
-        ended = time.perf_counter()
-        for item, reply in zip(batch, replies, strict=True):
-            item.future.set_result(
-                Outcome(reply, item.slot.version, 1000 * (started - item.queued_at), 1000 * (ended - started))
-            )
+        item.started_at = time.perf_counter()
+        key = next(self._keys)
+        try:
+            item.slot.engine.admit(key, item.query, item.max_new_tokens)
+        except Exception as error:
+            item.future.set_exception(error)
+        else:
+            self._running[key] = item
 
-    def _fail(self, batch: list[_Item], error: Exception) -> None:
-        """One bad query must not fail its neighbours: each is tried again alone, unless its text has begun to flow."""
-        for item in batch:
-            if len(batch) == 1 or item.told_text:
-                item.future.set_exception(error)
+    def _drop_unwanted(self) -> None:
+        for key, item in list(self._running.items()):
+            if not item.future.is_wanted:
+                with suppress(Exception):
+                    item.slot.engine.drop(key)
+                self._end(key, Update(key, error=CancelledQueryError()))
+
+    def _step(self, slot: Slot) -> None:
+        try:
+            updates: Iterable[Update] = slot.engine.step()
+        except Exception as error:
+            lost = [key for key, item in self._running.items() if item.slot is slot]
+            for key in lost:
+                # The engine may know them still, and would bring news of them that nobody waits for.
+                with suppress(Exception):
+                    slot.engine.drop(key)
+            updates = [Update(key, error=error) for key in lost]
+        for update in updates:
+            if update.reply is None and update.error is None:
+                self._running[update.key].hear(update)
             else:
-                self._answer([item])
+                self._end(update.key, update)
+
+    def _end(self, key: int, update: Update) -> None:
+        self._running.pop(key).hear(update)
+
+
+class CancelledQueryError(Exception):
+    """Whoever asked does not want the answer any more."""

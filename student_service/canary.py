@@ -4,8 +4,9 @@ It finds weights that are broken, not weights that are bad: how good a checkpoin
 promoted. The pictures are drawn, so that the service needs no data to check itself.
 """
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from PIL import Image, ImageDraw
 
@@ -47,6 +48,13 @@ def canary_queries() -> list[Query]:
     return [Query(views[: get_task(question.task).images], question.text) for question in canary_questions()]
 
 
+def warm_queries() -> Iterator[Query]:
+    """Questions of all tasks in turn, each bound to its task's form and with pictures of its own, without end."""
+    for number, question in enumerate(itertools.cycle(canary_questions())):
+        views = (_draw_room(_FAR, number), _draw_room(_NEAR, number))
+        yield Query(views[: get_task(question.task).images], question.text, question.task)
+
+
 def judge(replies: Iterable[Reply], parsed_before: int) -> int:
     """Judge the replies to `canary_queries`, in their order.
 
@@ -62,15 +70,23 @@ def judge(replies: Iterable[Reply], parsed_before: int) -> int:
     """
     parsed = 0
     for question, reply in zip(canary_questions(), replies, strict=True):
-        if not (math.isfinite(reply.probability) and 0 <= reply.probability <= 1.000001):
-            raise GateRejectedError(
-                GATE, reply.probability, f"its answer to a question of {question.task} has no finite probability"
-            )
+        check_probability(question.task, reply)
         parsed += _parses(question.task, reply.text)
     if parsed < parsed_before - ALLOWED_LOSS:
         text = f"it answers {parsed} of the canary's questions in their form; the one before answers {parsed_before}"
         raise GateRejectedError(GATE, parsed, text)
     return parsed
+
+
+def check_probability(task: str, reply: Reply) -> None:
+    """Check what no checkpoint that is whole gets wrong.
+
+    Raises:
+        GateRejectedError: the probability is no probability.
+    """
+    if not (math.isfinite(reply.probability) and 0 <= reply.probability <= 1.000001):
+        text = f"its answer to a question of {task} has no finite probability"
+        raise GateRejectedError(GATE, reply.probability, text)
 
 
 def _parses(task: str, text: str) -> bool:
@@ -81,8 +97,8 @@ def _parses(task: str, text: str) -> bool:
     return True
 
 
-def _draw_room(box: Box) -> Image.Image:
-    image = Image.new("RGB", (_SIZE, _SIZE), (200, 200, 195))
+def _draw_room(box: Box, shade: int = 195) -> Image.Image:
+    image = Image.new("RGB", (_SIZE, _SIZE), (200, 200, shade % 256))
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, _SIZE // 2, _SIZE, _SIZE), fill=(120, 100, 80))
     draw.rectangle([corner * _SIZE // 1000 for corner in box.corners], fill=(190, 30, 30))

@@ -1,15 +1,18 @@
 """Answering one request: check it, decode its images, queue it, type its answer."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
+from student_service import metrics
 from student_service.batching import Batcher, Outcome
 from student_service.engines.base import Query
 from student_service.slots import Serving, Slot
+from world2vlm import telemetry, tracing
 from world2vlm.errors import InvalidInputError, OverloadedError
 from world2vlm.images import decode_image
 from world2vlm.settings import StudentSettings
@@ -40,6 +43,7 @@ class Reasoner:
         self._settings = settings
         self._decoders = ThreadPoolExecutor(settings.max_workers, thread_name_prefix="decoder")
         self.active = 0
+        self._usual_s = 0.1  # that an answer takes, lately
 
     async def answer(
         self,
@@ -47,6 +51,7 @@ class Reasoner:
         question: Question | str,
         max_new_tokens: int = 0,
         on_text: Callable[[str], None] | None = None,
+        on_version: Callable[[int], None] | None = None,
     ) -> Answered:
         """Answer one question.
 
@@ -55,19 +60,28 @@ class Reasoner:
             question: a task's, or free text.
             max_new_tokens: where to stop at the latest; 0 = as late as the settings allow.
             on_text: called in the event loop's thread with each piece of the text.
+            on_version: called first, with the version that will answer; what it raises ends the request.
 
         Raises:
             InvalidInputError: too many or too few images, a bad one, or a limit is exceeded.
             OverloadedError: as many requests as allowed are under way.
             UnavailableError: no checkpoint serves yet.
         """
-        with self._admit(), self._serving.lease() as slot:
+        task = question.task if isinstance(question, Question) else ""
+        with metrics.request(task) as counted, self._admit(), self._serving.lease() as slot:
+            counted.version = str(slot.version)
+            telemetry.answered_by(slot.version)
+            if on_version is not None:
+                on_version(slot.version)
             self._check(len(images), question, max_new_tokens)
             loop = asyncio.get_running_loop()
             query = await loop.run_in_executor(self._decoders, self._prepare, slot, images, question)
             tell = partial(_call_in, loop, on_text) if on_text else None
+            queued_ns = time.time_ns()
             future = self._batcher.submit(slot, query, max_new_tokens or self._settings.max_new_tokens, tell)
             outcome = await asyncio.wrap_future(future)
+            self._usual_s += 0.05 * (outcome.generate_ms / 1000 - self._usual_s)
+            _observe(outcome, queued_ns)
         return Answered(outcome, _typed(question, outcome.reply.text))
 
     def close(self) -> None:
@@ -78,7 +92,10 @@ class Reasoner:
     def _admit(self) -> Iterator[None]:
         # One batch is answered while `max_queue` others wait.
         if self.active >= self._settings.max_batch + self._settings.max_queue:
-            raise OverloadedError(f"{self.active} requests are under way already; try again later")
+            batches = self.active / self._settings.max_batch
+            raise OverloadedError(
+                f"{self.active} requests are under way already; try again later", batches * self._usual_s
+            )
         self.active += 1
         try:
             yield
@@ -102,11 +119,24 @@ class Reasoner:
         decoded = [
             decode_image(data, self._settings.max_image_bytes, self._settings.max_image_pixels) for data in images
         ]
-        return Query(tuple(decoded), text)
+        return Query(tuple(decoded), text, question.task if isinstance(question, Question) else "")
+
+
+def _observe(outcome: Outcome, queued_ns: int) -> None:
+    """Tell metrics and the current trace how long the parts of an answer took."""
+    metrics.answered(outcome.reply.answer_tokens, outcome.first_text_ms, outcome.generate_ms)
+    started_ns = queued_ns + int(1e6 * outcome.queue_ms)
+    ended_ns = started_ns + int(1e6 * outcome.generate_ms)
+    tracing.record("student.queue", queued_ns, started_ns)
+    tracing.record(
+        "student.engine", started_ns, ended_ns, version=outcome.version, answer_tokens=outcome.reply.answer_tokens
+    )
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None], text: str) -> None:
-    loop.call_soon_threadsafe(on_text, text)
+    # The loop may be closed already: whoever listened is gone.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(on_text, text)
 
 
 def _typed(question: Question | str, text: str) -> Answer | None:

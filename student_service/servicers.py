@@ -1,25 +1,24 @@
 """The student's gRPC services: they translate, and `reasoner` and `swap` do the work."""
 
-import asyncio
-import hmac
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
+from student_service.control import Control
+from student_service.emitting import emitted
 from student_service.reasoner import Answered, Reasoner
 from student_service.slots import Serving
 from student_service.swap import Swapper
 from world2vlm.checkpoints import Manifest, Registry
 from world2vlm.convert import answer_to_proto, question_from_proto
-from world2vlm.errors import InvalidInputError, UnauthenticatedError, UnavailableError
+from world2vlm.errors import InvalidInputError, UnavailableError
 from world2vlm.tasks import Question
 from world2vlm.v1 import student_pb2, student_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Result = TypeVar("Result")
 
 
 class StudentServicer(student_pb2_grpc.StudentServiceServicer):
@@ -36,16 +35,15 @@ class StudentServicer(student_pb2_grpc.StudentServiceServicer):
         self, request: student_pb2.ReasonRequest, context: Context
     ) -> AsyncIterator[student_pb2.ReasonStreamResponse]:
         """Answer one question piece by piece, then whole."""
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        reply = asyncio.create_task(self._reason(request, pieces.put_nowait))
-        reply.add_done_callback(lambda _: pieces.put_nowait(None))
-        try:
-            while (piece := await pieces.get()) is not None:
-                yield student_pb2.ReasonStreamResponse(delta=piece)
-            yield student_pb2.ReasonStreamResponse(reply=await reply)
-        finally:
-            # The caller may be gone: what still waits in the queue is dropped.
-            reply.cancel()
+        async with aclosing(emitted(partial(self._stream, request))) as messages:
+            async for message in messages:
+                yield message
+
+    async def _stream(
+        self, request: student_pb2.ReasonRequest, emit: Callable[[student_pb2.ReasonStreamResponse], None]
+    ) -> None:
+        reply = await self._reason(request, lambda text: emit(student_pb2.ReasonStreamResponse(delta=text)))
+        emit(student_pb2.ReasonStreamResponse(reply=reply))
 
     async def _reason(
         self, request: student_pb2.ReasonRequest, on_text: Callable[[str], None] | None = None
@@ -58,19 +56,17 @@ class StudentServicer(student_pb2_grpc.StudentServiceServicer):
 class CheckpointServicer(student_pb2_grpc.CheckpointServiceServicer):
     """`world2vlm.v1.CheckpointService`."""
 
-    def __init__(self, registry: Registry, serving: Serving, swapper: Swapper, token: str) -> None:
+    def __init__(self, registry: Registry, serving: Serving, swapper: Swapper, control: Control) -> None:
         self._registry = registry
         self._serving = serving
         self._swapper = swapper
-        self._token = token
-        # Threads of its own: a swap that waits must not hold up whoever lists checkpoints.
-        self._control = ThreadPoolExecutor(4, thread_name_prefix="control")
+        self._control = control
 
     async def ListCheckpoints(
         self, request: student_pb2.ListCheckpointsRequest, context: Context
     ) -> student_pb2.ListCheckpointsResponse:
         """List all published checkpoints."""
-        manifests = await self._run(self._registry.list)
+        manifests = await self._control.run(self._registry.list)
         return student_pb2.ListCheckpointsResponse(checkpoints=map(_checkpoint, manifests))
 
     async def GetServing(
@@ -80,15 +76,15 @@ class CheckpointServicer(student_pb2_grpc.CheckpointServiceServicer):
         version = self._serving.version
         if version is None:
             raise UnavailableError("no checkpoint serves yet")
-        manifest = await self._run(partial(self._registry.get, version))
+        manifest = await self._control.run(partial(self._registry.get, version))
         return student_pb2.GetServingResponse(checkpoint=_checkpoint(manifest))
 
     async def SwapCheckpoint(
         self, request: student_pb2.SwapCheckpointRequest, context: Context
     ) -> student_pb2.SwapCheckpointResponse:
         """Let another checkpoint serve. A swap that began runs to its end though its caller leaves."""
-        self._authorise(context)
-        report = await self._run(partial(self._swapper.swap, request.version))
+        self._control.authorise(context)
+        report = await self._control.run(partial(self._swapper.swap, request.version))
         return student_pb2.SwapCheckpointResponse(
             from_version=report.from_version or 0, to_version=report.to_version, phases_ms=report.phases_ms
         )
@@ -97,20 +93,11 @@ class CheckpointServicer(student_pb2_grpc.CheckpointServiceServicer):
         self, request: student_pb2.RollBackCheckpointRequest, context: Context
     ) -> student_pb2.RollBackCheckpointResponse:
         """Let the checkpoint serve that served before."""
-        self._authorise(context)
-        report = await self._run(self._swapper.roll_back)
+        self._control.authorise(context)
+        report = await self._control.run(self._swapper.roll_back)
         return student_pb2.RollBackCheckpointResponse(
             from_version=report.from_version or 0, to_version=report.to_version
         )
-
-    async def _run(self, function: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._control, function)
-
-    def _authorise(self, context: Context) -> None:
-        given = dict(context.invocation_metadata() or ()).get("authorization", "")
-        expected = f"Bearer {self._token}"
-        if not hmac.compare_digest(str(given).encode(), expected.encode()):
-            raise UnauthenticatedError("this call needs the control token: `authorization: Bearer TOKEN`")
 
 
 def _question(request: student_pb2.ReasonRequest) -> Question | str:

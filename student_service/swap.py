@@ -1,28 +1,33 @@
 """The swap: a new checkpoint takes over while questions keep coming, or the old one stays.
 
 Verify the files, load beside the old, warm up, ask the canary, write down what serves, flip one reference, drain the
-old. A request ends on the weights it began with. Warming up and the canary go through the queue of everybody's
-questions, one at a time and when nobody waits; loading stands still while an answer is computed.
+old, give its memory back. A request ends on the weights it began with. Warming up and the canary go through the queue
+of everybody's questions, when nobody waits; loading stands still while an answer is computed.
 """
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from student_service import canary
+from student_service import canary, memory
 from student_service.batching import Batcher
 from student_service.courtesy import giving_way
 from student_service.engines.base import Loader, Query, Reply
+from student_service.phases import Phases
 from student_service.slots import Serving, Slot
 from world2vlm.checkpoints import Registry
-from world2vlm.errors import PreconditionError, World2VLMError
+from world2vlm.errors import GateRejectedError, PreconditionError, World2VLMError
+from world2vlm.tasks import TASKS
 
 _log = logging.getLogger(__name__)
-_WARM_NEW_TOKENS = 4
+# More than any task's answer takes: its grammar ends it.
+_WARM_NEW_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,36 @@ class SwapReport:
     phases_ms: dict[str, float]
 
 
+@dataclass(frozen=True)
+class _Change:
+    """What is asked for.
+
+    Attributes:
+        version: what shall serve.
+        reason: why; goes into the history.
+        rejected: the version that it takes over from because that one failed.
+        goes_back: to a version that has served: it is measured by nobody's canary, and not watched.
+    """
+
+    version: int
+    reason: str
+    rejected: int | None = None
+    goes_back: bool = False
+
+
 class Swapper:
-    """Changes which checkpoint serves, one change at a time. Its methods block: call them in a thread."""
+    """Changes which checkpoint serves, one change at a time. Its methods block: call them in a thread.
+
+    Args:
+        registry: where checkpoints are, and where it is written down which one serves.
+        serving: the reference to flip.
+        batcher: answers everybody's questions, and the candidate's.
+        load: makes an engine of a folder.
+        drain_timeout_s: how long a swap waits for requests that the old version still answers.
+        on_flip: called right after a flip with the version, and with the seconds since it was promoted, None where it
+            needs no watching.
+        on_swap: called after a whole swap.
+    """
 
     def __init__(
         self,
@@ -45,6 +78,7 @@ class Swapper:
         load: Loader,
         *,
         drain_timeout_s: float = 60.0,
+        on_flip: Callable[[int, float | None], None] = lambda version, served_s: None,
         on_swap: Callable[[SwapReport], None] = lambda report: None,
     ) -> None:
         self._registry = registry
@@ -52,6 +86,7 @@ class Swapper:
         self._batcher = batcher
         self._load = load
         self._drain_timeout_s = drain_timeout_s
+        self._on_flip = on_flip
         self._on_swap = on_swap
         self._one_at_a_time = threading.Lock()
         self._parsed = 0  # of the canary's questions, by the checkpoint that serves
@@ -59,18 +94,19 @@ class Swapper:
     def start(self, base: Path) -> SwapReport:
         """Serve what was promoted last; where nothing ever was, publish the student in `base` and serve that.
 
-        A promoted version that turns out corrupted or unfit is passed over for the one that served before it.
+        A promoted version that turns out corrupted or unfit is passed over for the one that served before it. One that
+        was taken off because it failed is not tried.
 
         Raises:
             PreconditionError: no version can serve.
         """
-        promoted = [promotion.version for promotion in reversed(self._registry.history())]
-        for version in dict.fromkeys(promoted or [self._publish_base(base)]):
-            try:
-                return self.swap(version, reason="start")
-            except World2VLMError as error:
-                _log.error("version %d cannot serve: %s", version, error)
-        raise PreconditionError("no checkpoint can serve: each version that ever did is corrupted or unfit")
+        with self._exclusively():
+            versions = self._promoted() or [self._publish_base(base)]
+            report = self._first_of(_Change(version, "start") for version in versions)
+        if report is None:
+            raise PreconditionError("no checkpoint can serve: each version that ever did is corrupted or unfit")
+        memory.settle()
+        return report
 
     def swap(self, version: int, reason: str = "swap") -> SwapReport:
         """Let `version` serve. Nothing happens where it does already.
@@ -82,7 +118,7 @@ class Swapper:
             PreconditionError: it is unfit, or another swap is under way.
         """
         with self._exclusively():
-            return self._swap(version, reason)
+            return self._swap(_Change(version, reason))
 
     def roll_back(self) -> SwapReport:
         """Let the version serve that served before.
@@ -94,7 +130,48 @@ class Swapper:
             version = self._registry.previous()
             if version is None:
                 raise PreconditionError("no version served before this one")
-            return self._swap(version, "roll back")
+            return self._swap(_Change(version, "roll back", goes_back=True))
+
+    def reject(self, version: int, reason: str) -> SwapReport | None:
+        """Take off a version that fails while it serves: the latest one before it that can takes over.
+
+        Waits while another swap is under way, since nobody is there to try again. The reason is kept in the history.
+
+        Returns:
+            What was done; None where the version does not serve any more.
+
+        Raises:
+            PreconditionError: no other version can serve.
+        """
+        with self._one_at_a_time:
+            if self._serving.version != version:
+                return None
+            text = f"version {version} rolled back: {reason}"
+            others = [other for other in self._promoted() if other != version]
+            report = self._first_of(_Change(other, text, version, goes_back=True) for other in others)
+        if report is None:
+            raise PreconditionError(f"no other version can take over from version {version}")
+        return report
+
+    def ask_canary(self, version: int) -> None:
+        """Ask the canary again of the version that serves; nothing happens where `version` does not.
+
+        Raises:
+            GateRejectedError: the canary rejects it.
+            Exception: what the engine raised.
+        """
+        with self._serving.lease() as slot:
+            if slot.version == version:
+                parsed = self._parsed
+                canary.judge([self._ask(slot, query) for query in canary.canary_queries()], parsed)
+
+    def prepare(self, version: int) -> Slot:
+        """A slot with a verified, loaded, warm version that passed the canary; the caller retires it.
+
+        Raises:
+            World2VLMError: as `swap`.
+        """
+        return self._prepare(version, self._parsed, Phases(version))[0]
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
@@ -105,6 +182,12 @@ class Swapper:
         finally:
             self._one_at_a_time.release()
 
+    def _promoted(self) -> list[int]:
+        """What served, the latest first, without what failed then."""
+        rejected = self._registry.rejected()
+        served = dict.fromkeys(promotion.version for promotion in reversed(self._registry.history()))
+        return [version for version in served if version not in rejected]
+
     def _publish_base(self, base: Path) -> int:
         if not base.is_dir():
             raise PreconditionError("nothing was ever promoted, and there is no base student to begin with")
@@ -113,60 +196,108 @@ class Swapper:
         )
         return manifest.version
 
-    def _swap(self, version: int, reason: str) -> SwapReport:
-        before = self._serving.version
+    def _first_of(self, changes: Iterable[_Change]) -> SwapReport | None:
+        for change in changes:
+            try:
+                return self._swap(change)
+            except World2VLMError as error:
+                _log.error("version %d cannot serve: %s", change.version, error)
+        return None
+
+    def _swap(self, change: _Change) -> SwapReport:
+        version, before = change.version, self._serving.version
         if version == before:
             return SwapReport(before, version, {})
-        phases = _Phases(version)
-        with phases.time("verify"):
-            folder = self._registry.fetch(version)
-        with phases.time("load"), giving_way(self._batcher.idle):
-            candidate = Slot(version, self._load(folder))
+        phases = Phases(version)
+        candidate, parsed = self._prepare(version, 0 if change.goes_back else self._parsed, phases)
         try:
-            parsed = self._try_out(candidate, phases)
             # Durable first: a service that dies after this line comes back with the version that it meant to serve.
-            self._registry.set_serving(version, reason)
+            self._registry.set_serving(version, change.reason, change.rejected)
         except BaseException:
             candidate.retire()
             raise
         old = self._serving.flip(candidate)
         self._parsed = parsed
-        with phases.time("drain"):
-            if old is not None and not old.wait_drained(self._drain_timeout_s):
-                _log.warning("version %s still answers %d requests; it goes when they end", before, old.holders)
+        self._on_flip(version, None if change.goes_back else self._served_s())
+        self._release(old, phases)
         report = SwapReport(before, version, phases.milliseconds)
-        _log.info("version %d serves (%s), before it %s", version, reason, before)
+        _log.info("version %d serves (%s), before it %s", version, change.reason, before)
         self._on_swap(report)
         return report
 
-    def _try_out(self, candidate: Slot, phases: "_Phases") -> int:
-        queries = canary.canary_queries()
+    def _served_s(self) -> float:
+        """Seconds since what serves was promoted: more than none where the service was started anew meanwhile."""
+        since = datetime.fromisoformat(self._registry.history()[-1].at)
+        return max(0.0, (datetime.now(UTC) - since).total_seconds())
+
+    def _prepare(self, version: int, parsed_before: int, phases: Phases) -> tuple[Slot, int]:
+        with phases.time("verify"):
+            folder, base = self._registry.fetch(version), self._registry.fetch_base(version)
+        with phases.time("load"), giving_way(self._batcher.idle), _whole(folder, base) as loadable:
+            candidate = Slot(version, self._load(loadable))
+        try:
+            return candidate, self._try_out(candidate, parsed_before, phases)
+        except BaseException:
+            candidate.retire()
+            raise
+
+    def _try_out(self, candidate: Slot, parsed_before: int, phases: Phases) -> int:
         try:
             with phases.time("warm"):
-                self._ask(candidate, queries[0], _WARM_NEW_TOKENS)
+                self._warm(candidate)
             with phases.time("canary"):
-                replies = [self._ask(candidate, query, canary.MAX_NEW_TOKENS) for query in queries]
+                replies = [self._ask(candidate, query) for query in canary.canary_queries()]
+        except GateRejectedError:
+            raise
         except Exception as error:
             _log.exception("version %d fails on the canary's questions", candidate.version)
             raise PreconditionError(
                 f"version {candidate.version} is unfit: the canary's questions make it fail"
             ) from error
-        return canary.judge(replies, self._parsed)
+        return canary.judge(replies, parsed_before)
 
-    def _ask(self, candidate: Slot, query: Query, max_new_tokens: int) -> Reply:
-        return self._batcher.submit(candidate, query, max_new_tokens, background=True).result().reply
+    def _warm(self, candidate: Slot) -> None:
+        """Every shape that it will serve: batches of 1, 2, 4 and so on to the engine's capacity, and all the tasks."""
+        queries, asked, size = canary.warm_queries(), 0, 1
+        largest = candidate.engine.capacity
+        while size < 2 * largest or asked < len(TASKS):
+            batch = list(islice(queries, min(size, largest)))
+            futures = [self._batcher.submit(candidate, query, _WARM_NEW_TOKENS, background=True) for query in batch]
+            for query, future in zip(batch, futures, strict=True):
+                canary.check_probability(query.task, future.result().reply)
+            asked, size = asked + len(batch), 2 * size
+
+    def _ask(self, slot: Slot, query: Query) -> Reply:
+        slot.engine.count_tokens(query.text)  # as the service does with every question
+        return self._batcher.submit(slot, query, canary.MAX_NEW_TOKENS, background=True).result().reply
+
+    def _release(self, old: Slot | None, phases: Phases) -> None:
+        with phases.time("drain"):
+            is_drained = old is None or old.wait_drained(self._drain_timeout_s)
+        if old is not None and not is_drained:
+            _log.warning("version %s still answers %d requests; it goes when they end", old.version, old.holders)
+            threading.Thread(target=_give_back_later, args=(old,), name="release", daemon=True).start()
+            return
+        with phases.time("release"):
+            memory.give_back()
 
 
-class _Phases:
-    """Times the phases of one swap and says in the log when each begins."""
+@contextmanager
+def _whole(folder: Path, base: Path | None) -> Iterator[Path]:
+    """The folder to load: a full checkpoint's own, or a temporary one with an adapter merged into its base."""
+    if base is None:
+        yield folder
+        return
+    from world2vlm.vlm.lora import write_merged  # imports torch
 
-    def __init__(self, version: int) -> None:
-        self._version = version
-        self.milliseconds: dict[str, float] = {}
+    with TemporaryDirectory(prefix="world2vlm-merged-") as name:
+        try:
+            write_merged(base, folder, Path(name))
+        except World2VLMError as error:
+            raise PreconditionError(f"the checkpoint is unfit: {error}") from error
+        yield Path(name)
 
-    @contextmanager
-    def time(self, phase: str) -> Iterator[None]:
-        _log.info("version %d: %s", self._version, phase)
-        started = time.perf_counter()
-        yield
-        self.milliseconds[phase] = 1000 * (time.perf_counter() - started)
+
+def _give_back_later(old: Slot) -> None:
+    if old.wait_drained(threading.TIMEOUT_MAX):
+        memory.give_back()

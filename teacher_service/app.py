@@ -10,8 +10,8 @@ from teacher_service.servicer import Limits, TeacherServicer
 from teacher_service.streams import Streams
 from teacher_service.worlds.geometric import GeometricWorld
 from teacher_service.worlds.renderer import RendererWorld
-from world2vlm import rpc
-from world2vlm.rpc import Server, Service, Tls
+from world2vlm import rpc, tracing
+from world2vlm.rpc import Server, Service
 from world2vlm.settings import TeacherSettings
 from world2vlm.telemetry import configure_logging, serve_metrics
 from world2vlm.v1.teacher_pb2_grpc import add_TeacherServiceServicer_to_server
@@ -26,8 +26,7 @@ def build_server(settings: TeacherSettings, streams: Streams) -> Server:
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels, settings.max_frames)
     servicer = TeacherServicer(teacher, streams, limits)
     service = Service("world2vlm.v1.TeacherService", servicer, add_TeacherServiceServicer_to_server)
-    tls = Tls(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
-    return Server([service], settings.host, settings.port, tls)
+    return Server([service], settings.host, settings.port, settings.server_tls, with_reflection=settings.reflection)
 
 
 @contextmanager
@@ -44,7 +43,8 @@ def run(settings: TeacherSettings) -> None:
     # The URL may carry a password.
     log.info("settings: %s", settings.model_dump_json(exclude={"control_token", "redis_url"}))
     serve_metrics(settings.metrics_port, settings.host)
-    with Streams(settings.max_workers, settings.max_queue) as streams:
+    traces = tracing.exporting("world2vlm-teacher", settings.otlp_endpoint)
+    with traces, Streams(settings.max_workers, settings.max_queue) as streams:
         asyncio.run(_run(settings, streams))
 
 

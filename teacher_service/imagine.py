@@ -62,10 +62,10 @@ def imagine_photo(
 @contextmanager
 def _teacher(url: str) -> Iterator[TeacherClient]:
     if url:
-        with TeacherClient(url, TeacherSettings.load().tls_ca) as client:
+        with TeacherClient(url, TeacherSettings.load().client_tls) as client:
             yield client
         return
-    settings = TeacherSettings.load(host="127.0.0.1", port=0, tls_cert=None, tls_key=None)
+    settings = TeacherSettings.load(host="127.0.0.1", port=0, tls_cert=None, tls_key=None, tls_client_ca=None)
     with in_background(settings) as port, TeacherClient(f"127.0.0.1:{port}") as client:
         yield client
 

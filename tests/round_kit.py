@@ -82,10 +82,10 @@ def worker(folder: Path, broker_url: str, teacher_url: str, **settings: Any) -> 
 
 
 def create_job(folder: Path, job: str = "job") -> RoundState:
-    """A job of 6 scenes with 2 trajectories each, a shard a scene."""
+    """A job of 7 scenes with 2 trajectories each, a shard a scene."""
     plan = make_plan(
-        job, student="student", train_scenes=4, test_scenes=2, trajectories_per_scene=2, scenes_per_shard=1,
-        recipe=NO_TRAINING,
+        job, student="student", train_scenes=4, test_scenes=2, calibration_scenes=1, trajectories_per_scene=2,
+        scenes_per_shard=1, recipe=NO_TRAINING,
     )  # fmt: skip
     return create(folder, plan)
 

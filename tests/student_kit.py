@@ -2,7 +2,7 @@
 
 import io
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -12,10 +12,10 @@ from typing import Any
 from PIL import Image
 
 from student_service.app import App, choose_engine
-from student_service.engines.base import Loader, Query, Reply
+from student_service.engines.base import Loader, Query, Reply, Update
 from world2vlm import rpc
 from world2vlm.checkpoints import Registry
-from world2vlm.clients.student import StudentClient
+from world2vlm.client import Student
 from world2vlm.errors import InvalidInputError
 from world2vlm.settings import StudentSettings
 from world2vlm.store import Store
@@ -25,34 +25,51 @@ TOKEN = "a-token-for-tests"
 
 
 class EchoEngine:
-    """Answers with the question, word by word. `gate` holds it up, `batches` tells what it was asked together."""
+    """Answers with the question, a word a step. `gate` holds it up, `batches` tells which texts began together."""
+
+    capacity = 4
 
     def __init__(self, answer: str = "") -> None:
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
         self.batches: list[list[str]] = []
+        self.dropped: list[int] = []
         self.closed = False
         self._answer = answer
+        self._queries: dict[int, tuple[Query, list[str]]] = {}
+        self._said: dict[int, str] = {}
 
-    def answer(
-        self, queries: Sequence[Query], max_new_tokens: int, on_text: Callable[[int, str], None] | None = None
-    ) -> list[Reply]:
+    def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
         if self.closed:
             raise RuntimeError("closed")
-        self.batches.append([query.text for query in queries])
+        if not 1 <= len(query.images) <= 2:
+            raise InvalidInputError("one or two images")
+        assert len(self._queries) < self.capacity
+        self._queries[key] = query, (self._answer or query.text).split()[:max_new_tokens]
+
+    def drop(self, key: int) -> None:
+        self.dropped.append(key)
+        self._queries.pop(key, None)
+        self._said.pop(key, None)
+
+    def step(self) -> list[Update]:
+        if begun := [query.text for key, (query, _) in self._queries.items() if key not in self._said]:
+            self.batches.append(begun)
         self.entered.set()
         assert self.gate.wait(DEADLINE_S)
-        if any(not 1 <= len(query.images) <= 2 for query in queries):
-            raise InvalidInputError("one or two images")
-        return [self._echo(index, query, max_new_tokens, on_text) for index, query in enumerate(queries)]
+        return [self._say(key, query, words) for key, (query, words) in list(self._queries.items())]
 
-    def _echo(self, index: int, query: Query, max_new_tokens: int, on_text: Callable[[int, str], None] | None) -> Reply:
-        words = (self._answer or query.text).split()[:max_new_tokens]
-        for position, word in enumerate(words):
-            if on_text is not None:
-                on_text(index, f" {word}" if position else word)
-        return Reply(" ".join(words), 1.0, self.count_tokens(query.text) + len(query.images), len(words))
+    def _say(self, key: int, query: Query, words: list[str]) -> Update:
+        said = self._said.get(key, "")
+        count = len(said.split())
+        piece = f" {words[count]}" if said else words[count]
+        self._said[key] = said + piece
+        if count + 1 < len(words):
+            return Update(key, piece)
+        del self._queries[key], self._said[key]
+        tokens = self.count_tokens(query.text) + len(query.images)
+        return Update(key, piece, Reply(" ".join(words), 1.0, tokens, len(words)))
 
     def count_tokens(self, text: str) -> int:
         if not text.strip():
@@ -85,6 +102,12 @@ def tiny_student(seed: int = 0) -> Path:
     return folder
 
 
+@cache
+def onnx_cache() -> Path:
+    """A folder for exported graphs, for all tests of one run: an export takes a while."""
+    return Path(mkdtemp(prefix="onnx-cache-"))
+
+
 def publish(store: Path, folder: Path, key: str) -> int:
     """Publish a folder as the next version of `student`."""
     manifest = Registry(Store(store), "student").publish(
@@ -101,13 +124,16 @@ def png(shade: int = 100) -> bytes:
 
 
 @contextmanager
-def running_student(store: Path, load: Loader | None = None, **settings: Any) -> Iterator[tuple[App, StudentClient]]:
-    """The service on a free port over `store`, and a client that has the token. It begins with a tiny student."""
+def running_student(store: Path, load: Loader | None = None, **settings: Any) -> Iterator[tuple[App, Student]]:
+    """The service on a free port over `store`, and a client that has the token and never retries.
+
+    It begins with a tiny student.
+    """
     chosen = StudentSettings.load(store=str(store), port=0, metrics_port=-1, control_token=TOKEN, threads=1, **settings)
     with closing(App(chosen, load or choose_engine(chosen))) as app:
-        app.swapper.start(tiny_student())
+        app.start(tiny_student())
         with (
             rpc.in_background(app.make_server) as port,
-            StudentClient(f"127.0.0.1:{port}", TOKEN) as client,
+            Student(f"127.0.0.1:{port}", TOKEN, chosen.client_tls, retry=False) as client,
         ):
             yield app, client

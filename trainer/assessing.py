@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from trainer.calibration import measure_calibration
 from trainer.evaluation import NEAREST, Scored, baseline_scores, evaluate, gate, summarise
 from trainer.perception import where
 from world2vlm.boxes import iou, parse_box
@@ -39,7 +40,8 @@ def compare_checkpoints(
 
     Returns:
         `before`, `after` (summaries by task), `baselines`, `references` (see `_references`), `grounding` (before and
-        after), `decision` (promote, reasons, difference) and `samples` (questions with both answers).
+        after), `calibration` of the new checkpoint (`trainer.calibration`), `decision` (promote, reasons, difference)
+        and `samples` (questions with both answers).
     """
     torch.set_num_threads(threads)
     train, test = dataset.splits["train"], dataset.splits["test"]
@@ -54,6 +56,7 @@ def compare_checkpoints(
         "baselines": baselines,
         "references": _references(child, train, test, bundles, seed),
         "grounding": {"before": grounding_before, "after": grounding_after},
+        "calibration": measure_calibration(StudentModel.load(child), test, bundles),
         "decision": asdict(decision),
         "samples": _samples(before, after, random.Random(seed)),
     }
@@ -95,8 +98,8 @@ def _references(
     """
     student = StudentModel.load(child)
 
-    def answer(questions: Sequence[tuple[tuple[str, ...], str]]) -> list[str]:
-        prompts = [Prompt(tuple(_GREY for _ in paths), text) for paths, text in questions]
+    def answer(asked: Sequence[TaskRecord]) -> list[str]:
+        prompts = [Prompt(tuple(_GREY for _ in r.images), r.question, r.task_type) for r in asked]
         return [reply.text for reply in student.answer(prompts)]
 
     blind: dict[str, list[float]] = {}
@@ -115,14 +118,15 @@ def _assess(
 
 
 def _ask(student: StudentModel, records: Sequence[TaskRecord], bundles: Path, on_progress: Progress) -> list[Scored]:
-    def answer(questions: Sequence[tuple[tuple[str, ...], str]]) -> list[str]:
-        return [reply.text for reply in student.answer([_prompt(bundles, paths, text) for paths, text in questions])]
+    def answer(asked: Sequence[TaskRecord]) -> list[str]:
+        prompts = [_prompt(bundles, record.images, record.question, record.task_type) for record in asked]
+        return [reply.text for reply in student.answer(prompts)]
 
     return evaluate(answer, records, _BATCH, on_progress)
 
 
-def _prompt(bundles: Path, paths: Sequence[str], text: str) -> Prompt:
-    return Prompt(tuple(Image.open(bundles / path).convert("RGB") for path in paths), text)
+def _prompt(bundles: Path, paths: Sequence[str], text: str, task: str = "") -> Prompt:
+    return Prompt(tuple(Image.open(bundles / path).convert("RGB") for path in paths), text, task)
 
 
 def _objects(bundles: Path, path: str) -> Sequence[ObjectView]:

@@ -38,7 +38,7 @@ def base_student(
     configure_logging(settings.log_format, settings.log_level)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    with TeacherClient(teacher_url or settings.teacher_url, settings.tls_ca) as teacher:
+    with TeacherClient(teacher_url or settings.teacher_url, settings.client_tls) as teacher:
         card = make_base_student(
             teacher,
             BaseConfig(steps=steps, seed=seed),

@@ -46,6 +46,7 @@ def distil(
     out = work / f"from-{parent}"
     started = time.monotonic()
     metrics = train(config, registry.fetch(parent), dataset.splits["train"], bundles, out, on_progress)
+    metrics |= _calibrate(out, dataset, bundles)
     manifest = registry.publish(
         out,
         parent=parent,
@@ -65,6 +66,17 @@ def distil(
         "metrics": dict(manifest.metrics),
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _calibrate(folder: Path, dataset: Dataset, bundles: Path) -> dict[str, float]:
+    """Fit the new checkpoint's temperatures and store them with it. Returns them as metrics."""
+    from trainer.calibration import fit_temperatures
+    from world2vlm.vlm.student import StudentModel, write_calibration
+
+    student = StudentModel.load(folder)
+    student.temperatures = fit_temperatures(student, dataset.splits["calibration"], bundles)
+    write_calibration(folder, student.temperatures)
+    return {f"temperature_{kind}": value for kind, value in student.temperatures.items()}
 
 
 def _serving(registry: Registry) -> int:

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention, apply_rotary_pos_emb_vision
 
 from world2vlm.boxes import SCALE
 from world2vlm.vlm import StudentModel
+from world2vlm.vlm.network import TorchNetwork
 from world2vlm.vlm.vocabulary import number_words
 
 IGNORE = -100
@@ -67,18 +67,15 @@ class PackedStudent:
     def __init__(self, student: StudentModel, sigma: float = 12.0, exact: float = 0.0) -> None:
         self.student = student
         self.model = student.model
-        self.vision = student.model.model.visual
         self.language = student.model.model.language_model
         processor = student.processor
         self._processor = processor
-        merge = int(processor.image_processor.merge_size)
-        blocks, grid = processor.grid // merge, processor.grid
-        raster = torch.arange(grid * grid).view(blocks, merge, blocks, merge).permute(0, 2, 1, 3).reshape(-1)
-        self.patch_order = raster  # Qwen's patch order -> raster index
-        rows_columns = torch.stack([raster // grid, raster % grid], dim=-1)
-        self._rope = [table.detach() for table in self.vision.rotary_pos_emb(torch.zeros(1), rows_columns)]
-        self._prefix, self._prefix_positions, self._next_position = self._build_prefix(blocks)
-        self._image_start = self._prefix.index(processor.image_token_id)
+        self._network = TorchNetwork(student.model, processor)
+        self.patch_order = self._network.patch_order  # Qwen's patch order -> raster index
+        self._prefix = self._network.prefix_ids
+        self._prefix_positions = self._network.prefix_positions
+        self._next_position = self._network.first_position
+        self._image_start = self._network.image_start
         self._turn = processor.turn_ids()
         self._tokens: dict[str, list[int]] = {}
         self._number_ids = torch.tensor(processor.tokenizer.convert_tokens_to_ids(number_words()))
@@ -94,19 +91,7 @@ class PackedStudent:
         Returns:
             Visual tokens (N, T, width) and the deepstack features, each (N * T, width).
         """
-        tower = self.vision
-        patches = self._processor.clip_patches(clips)
-        count, length, _ = patches.shape
-        hidden = tower.patch_embed(patches.flatten(0, 1)).view(count, length, -1)
-        hidden = hidden + tower.pos_embed.weight[self.patch_order]
-        deepstack = []
-        for index, block in enumerate(tower.blocks):
-            hidden = hidden + self._vision_attention(block.attn, block.norm1(hidden))
-            hidden = hidden + block.mlp(block.norm2(hidden))
-            if index in tower.deepstack_visual_indexes:
-                merger = tower.deepstack_merger_list[tower.deepstack_visual_indexes.index(index)]
-                deepstack.append(merger(hidden.flatten(0, 1)))
-        return tower.merger(hidden.flatten(0, 1)).view(count, self._processor.image_tokens, -1), deepstack
+        return self._network.see(clips)
 
     def pack(self, rows: Sequence[Sequence[Example]]) -> PackedBatch:
         """Lay out one row a clip: the clip's prefix, then each example."""
@@ -163,16 +148,6 @@ class PackedStudent:
         losses = losses.masked_scatter(soft, ordinal_losses)
         return (losses * weights).sum() / weights.sum()
 
-    def _build_prefix(self, blocks: int) -> tuple[list[int], NDArray[np.int64], int]:
-        """Token ids up to the question, their (T, 3) positions, and the position after them."""
-        ids = self._processor.clip_ids()
-        start = ids.index(self._processor.image_token_id)
-        cells = [(start, start + row, start + column) for row in range(blocks) for column in range(blocks)]
-        after = start + blocks
-        tail = len(ids) - start - len(cells)
-        positions = [(i, i, i) for i in range(start)] + cells + [(after + i,) * 3 for i in range(tail)]
-        return ids, np.array(positions), after + tail
-
     def _lay_out(self, examples: Sequence[Example]) -> _Row:
         size = len(self._prefix)
         ids, branch, labels = list(self._prefix), [0] * size, [IGNORE] * size
@@ -195,17 +170,6 @@ class PackedStudent:
         if tokens is None:
             tokens = self._tokens[text] = self._processor.encode_question(text)
         return tokens
-
-    def _vision_attention(self, attention: Qwen3VLVisionAttention, hidden: torch.Tensor) -> torch.Tensor:
-        count, length, _ = hidden.shape
-        heads = attention.num_heads
-        query, key, value = attention.qkv(hidden).view(count, length, 3, heads, -1).unbind(2)
-        cos, sin = (table.repeat(count, 1) for table in self._rope)
-        query, key = apply_rotary_pos_emb_vision(query.flatten(0, 1), key.flatten(0, 1), cos, sin)
-        query, key = (part.view(count, length, heads, -1) for part in (query, key))
-        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-        output: torch.Tensor = attention.proj(mixed.transpose(1, 2).reshape(count, length, -1))
-        return output
 
 
 def _block_mask(branch: torch.Tensor) -> torch.Tensor:

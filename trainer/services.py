@@ -6,7 +6,7 @@ from typing import Any
 
 from world2vlm.actions import Action
 from world2vlm.bundles import Frame
-from world2vlm.clients.student import StudentClient
+from world2vlm.client import Student
 from world2vlm.clients.teacher import TeacherClient
 from world2vlm.errors import NotFoundError
 from world2vlm.settings import Settings
@@ -20,7 +20,7 @@ class TeacherService:
 
     @cached_property
     def _client(self) -> TeacherClient:
-        return TeacherClient(self._settings.teacher_url, self._settings.tls_ca)
+        return TeacherClient(self._settings.teacher_url, self._settings.client_tls)
 
     def world(self, name: str) -> Mapping[str, Any]:
         """What bundles say about a world.
@@ -47,9 +47,9 @@ class StudentControl:
         self._settings = settings
 
     @cached_property
-    def _client(self) -> StudentClient:
+    def _client(self) -> Student:
         token = self._settings.control_token.get_secret_value()
-        return StudentClient(self._settings.student_url, token=token, ca=self._settings.tls_ca)
+        return Student(self._settings.student_url, token, self._settings.client_tls)
 
     def swap(self, version: int) -> Mapping[str, Any]:
         """Have a version serve; return `from`, `to` and milliseconds by phase."""

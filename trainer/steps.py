@@ -72,7 +72,7 @@ class RoundSteps:
 
     def _dataset(self, _piece: Piece, state: RoundState) -> None:
         plan = state.plan()
-        records: dict[str, list[TaskRecord]] = {"train": [], "test": []}
+        records: dict[str, list[TaskRecord]] = {"train": [], "calibration": [], "test": []}
         rejected: Counter[str] = Counter()
         bundles = 0
         for shard in plan.shards:
@@ -80,11 +80,12 @@ class RoundSteps:
             records[shard.split] += found
             rejected.update(figures["rejected"])
             bundles += len(figures["bundles"])
-        # The held-out scenes are the same in every round; so is the choice among their questions.
+        # These scenes are the same in every round; so is the choice among their questions.
         splits = {
-            "train": balance(records["train"], plan.seed),
-            "test": select_test(balance(records["test"], 0), TEST_RECORDS_PER_TASK, 0),
+            split: select_test(balance(records[split], 0), TEST_RECORDS_PER_TASK, 0)
+            for split in ("calibration", "test")
         }
+        splits["train"] = balance(records["train"], plan.seed)
         info = {"round": plan.id, "world": plan.world, "bundles": bundles, "rejected": dict(sorted(rejected.items()))}
         dataset = publish_dataset(self._store, splits, info)
         state.write_step("dataset", {**info, **_describe(dataset)})

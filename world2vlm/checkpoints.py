@@ -11,72 +11,31 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
 
-from world2vlm.errors import DataCorruptedError, InvalidInputError, NotFoundError
-from world2vlm.files import canonical_json, sha256_file
+from world2vlm.checkpoint_manifest import Kind, Manifest, check_kind, manifest_digest
+from world2vlm.errors import DataCorruptedError, InvalidInputError, NotFoundError, PreconditionError
+from world2vlm.files import sha256_file
 from world2vlm.store import Store
-
-Kind = Literal["full", "lora"]
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a checkpoint is.
-
-    Attributes:
-        name: the registry's name.
-        version: an increasing integer, from 1; numbers may be left out.
-        parent: the version it was trained from; None for the first.
-        kind: full weights, or a LoRA adapter on the parent.
-        files: sha256 in hex by relative name.
-        dataset_digest: what it was trained on; empty where it was not.
-        recipe: how it was trained.
-        metrics: finite figures by name.
-        created: UTC, ISO 8601.
-        digest: sha256 in hex over all of the above.
-    """
-
-    name: str
-    version: int
-    parent: int | None
-    kind: Kind
-    files: Mapping[str, str]
-    dataset_digest: str
-    recipe: str
-    metrics: Mapping[str, float]
-    created: str
-    digest: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, payload: Any) -> Self:
-        """Read a JSON object.
-
-        Raises:
-            DataCorruptedError: keys are missing or unknown, or the digest differs.
-        """
-        try:
-            manifest = cls(**payload)
-            wrong = manifest.digest != _digest(payload)
-        except (TypeError, AttributeError) as error:
-            raise DataCorruptedError(f"not a checkpoint's manifest: {error}") from error
-        if wrong:
-            raise DataCorruptedError("a checkpoint's manifest differs from its digest")
-        return manifest
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """One entry of the history of what serves: the version, since when (UTC, ISO 8601), and why."""
+    """One entry of the history of what serves.
+
+    Attributes:
+        version: what served from then on.
+        at: UTC, ISO 8601.
+        reason: why.
+        rejected: the version that was taken off because it failed while it served; None for every other change.
+    """
 
     version: int
     at: str
     reason: str
+    rejected: int | None = None
 
+
+__all__ = ["Kind", "Manifest", "Promotion", "Registry"]
 
 # Inside a class that has a method `list`, the name no longer means the type.
 Manifests = list[Manifest]
@@ -113,23 +72,24 @@ class Registry:
 
         Args:
             folder: the checkpoint's files; names that begin with a dot are left out.
-            parent: version that it was trained from; must exist.
-            kind: `full` or `lora`.
+            parent: version that it was trained from; must exist, and must be a full one where this is a LoRA adapter.
+            kind: `full`, or `lora`: a PEFT adapter's two files, for the parent's weights.
             dataset_digest: digest of the dataset; empty where there is none.
             recipe: how it was trained.
             metrics: finite figures.
             key: what it is the result of, for example a round's id; a second publication returns the first's manifest.
 
         Raises:
-            InvalidInputError: no files, or one is called `manifest.json`, or a metric is not finite.
+            InvalidInputError: no files, or one is called `manifest.json`, or they are not of the kind, or a LoRA
+                adapter's parent is none or no full checkpoint, or a metric is not finite.
             NotFoundError: the parent does not exist.
         """
         record = f"{self._root}/keys/{hashlib.sha256(key.encode()).hexdigest()}.json"
         if self._store.exists(record):
             return self._commit(record)
         names = _file_names(folder)
-        if parent is not None:
-            self.get(parent)
+        check_kind(kind, names)
+        parent_digest = self._digest_of_parent(parent, kind)
         version = self._claim(key)
         payload = {
             "name": self._name,
@@ -141,8 +101,9 @@ class Registry:
             "recipe": recipe,
             "metrics": dict(metrics),
             "created": _now(),
+            "parent_digest": parent_digest,
         }
-        if not self._store.create_json(record, {**payload, "digest": _digest(payload)}):
+        if not self._store.create_json(record, {**payload, "digest": manifest_digest(payload)}):
             # Somebody else published under this key meanwhile.
             self._store.delete(self._path(version))
         return self._commit(record)
@@ -205,13 +166,39 @@ class Registry:
         self.verify(version)
         return self._store.local(self._path(version))
 
+    def fetch_base(self, version: int) -> Path | None:
+        """Verify what a LoRA version's adapter belongs on, and return a local folder with it; None for a full version.
+
+        Raises:
+            NotFoundError: no such version.
+            PreconditionError: its parent is not the checkpoint that it was trained on.
+            DataCorruptedError: a file of the parent differs from its manifest.
+        """
+        manifest = self.get(version)
+        if manifest.kind == "full":
+            return None
+        try:
+            parent = self.get(manifest.parent or 0)
+        except NotFoundError as error:
+            raise PreconditionError(f"version {version} is an adapter, and its parent is missing: {error}") from error
+        if parent.kind != "full" or parent.digest != manifest.parent_digest:
+            raise PreconditionError(
+                f"version {version} is an adapter for another checkpoint than the version {parent.version} here"
+            )
+        return self.fetch(parent.version)
+
     def serving(self) -> int | None:
         """The version that serves; None where none was ever promoted."""
         history = self.history()
         return history[-1].version if history else None
 
-    def set_serving(self, version: int, reason: str) -> None:
+    def set_serving(self, version: int, reason: str, rejected: int | None = None) -> None:
         """Record that a version serves from now on; nothing changes where it serves already.
+
+        Args:
+            version: what serves.
+            reason: why.
+            rejected: the version that it takes over from, where that one failed while it served.
 
         Raises:
             NotFoundError: no such version.
@@ -220,7 +207,7 @@ class Registry:
         history = self.history()
         if history and history[-1].version == version:
             return
-        history.append(Promotion(version, _now(), reason))
+        history.append(Promotion(version, _now(), reason, rejected))
         payload = {"version": version, "history": [asdict(promotion) for promotion in history]}
         self._store.write_json(f"{self._root}/serving.json", payload)
 
@@ -238,18 +225,41 @@ class Registry:
         except (KeyError, TypeError) as error:
             raise DataCorruptedError(f"{path}: not a history of what serves") from error
 
+    def rejected(self) -> set[int]:
+        """Versions that failed while they served, and that nobody has promoted again since."""
+        versions: set[int] = set()
+        for promotion in self.history():
+            versions.discard(promotion.version)
+            if promotion.rejected is not None:
+                versions.add(promotion.rejected)
+        return versions
+
     def previous(self) -> int | None:
         """The version to roll back to; None where there is none.
 
-        Going back takes the later version off, so rolling back twice goes back two versions, not forth again.
+        Going back takes the later version off, so rolling back twice goes back two versions, not forth again. A
+        rejected version is none to go back to.
         """
         stack: Versions = []
         for promotion in self.history():
+            stack = [version for version in stack if version != promotion.rejected]
+            if stack[-1:] == [promotion.version]:
+                continue
             if stack[-2:-1] == [promotion.version]:
                 stack.pop()
             else:
                 stack.append(promotion.version)
         return stack[-2] if len(stack) > 1 else None
+
+    def _digest_of_parent(self, parent: int | None, kind: Kind) -> str:
+        if parent is None:
+            if kind == "lora":
+                raise InvalidInputError("a LoRA adapter needs the parent that it was trained on")
+            return ""
+        manifest = self.get(parent)
+        if kind == "lora" and manifest.kind != "full":
+            raise InvalidInputError(f"a LoRA adapter's parent must be a full checkpoint; version {parent} is none")
+        return manifest.digest
 
     def _path(self, version: int, name: str = "") -> str:
         return f"{self._root}/{version}/{name}".rstrip("/")
@@ -278,11 +288,6 @@ def _file_names(folder: Path) -> list[str]:
     if "manifest.json" in names:
         raise InvalidInputError(f"{folder}: a checkpoint must not hold a manifest.json of its own")
     return names
-
-
-def _digest(payload: Mapping[str, Any]) -> str:
-    covered = {name: value for name, value in payload.items() if name != "digest"}
-    return hashlib.sha256(canonical_json(covered).encode()).hexdigest()
 
 
 def _now() -> str:

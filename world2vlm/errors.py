@@ -48,15 +48,29 @@ class DataCorruptedError(World2VLMError):
 
 
 class OverloadedError(World2VLMError):
-    """A bounded queue is full; try again later."""
+    """A bounded queue is full; try again later.
+
+    Attributes:
+        retry_after_s: seconds after which there may be room again.
+    """
 
     code = "overloaded"
+
+    def __init__(self, message: str, retry_after_s: float = 0.1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class UnavailableError(World2VLMError):
     """A needed service or checkpoint is not there yet."""
 
     code = "unavailable"
+
+
+class UnsupportedError(World2VLMError):
+    """A call, or a part of one, that a protocol knows and this service does not offer."""
+
+    code = "unsupported"
 
 
 class UnauthenticatedError(World2VLMError):

@@ -1,6 +1,8 @@
-"""Encoded images from outside: bounded and checked before any pixel is decoded."""
+"""Images on their way in and out: encoded ones are bounded and checked before any pixel of theirs is decoded."""
 
 import io
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,9 @@ from world2vlm.errors import InvalidInputError
 MAX_BYTES = 16 << 20
 MAX_PIXELS = 40_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP")
+
+# What a caller of a client may have at hand: encoded bytes, a path, a PIL image, or uint8 (height, width[, 3]) RGB.
+Picture = bytes | str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 
 def decode_image(data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -49,6 +54,26 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def encode_picture(picture: Picture) -> bytes:
+    """Encode a picture as PNG; encoded bytes and files stay as they are.
+
+    Raises:
+        InvalidInputError: a file can't be read, or an array is not uint8 (height, width) or (height, width, 3).
+    """
+    if isinstance(picture, bytes):
+        return picture
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
+            raise InvalidInputError(f"a picture must be uint8 (height, width, 3), not {picture.dtype} {picture.shape}")
+        return encode_png(picture)
+    if isinstance(picture, Image.Image):
+        return encode_png(np.asarray(picture.convert("RGB")))
+    try:
+        return Path(picture).read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"{picture}: cannot be read: {error.strerror}") from error
 
 
 def _open(data: bytes, max_bytes: int, max_pixels: int) -> Any:

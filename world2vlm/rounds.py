@@ -16,6 +16,7 @@ from world2vlm.errors import DataCorruptedError, InvalidInputError, NotFoundErro
 from world2vlm.records import TaskRecord
 from world2vlm.store import Store
 
+Split = Literal["train", "calibration", "test"]
 Step = Literal["imagine", "dataset", "distil", "evaluate", "promote", "done", "stopped"]
 # What is to be done while this file is missing, in order.
 _STEPS: tuple[tuple[Step, str], ...] = (
@@ -29,6 +30,7 @@ STEP_FILES = tuple(name for _, name in _STEPS)
 # is scored on the same held-out scenes from HELD_OUT_SEED on. Then comes one block for each round's seed; the first two
 # of these made and probed the base student.
 SEED_BLOCK = 1_000_000
+CALIBRATION_SEED = 50_000
 HELD_OUT_SEED = 100_000
 
 
@@ -37,7 +39,7 @@ class Shard:
     """One unit of imagining and labelling: scenes of one split."""
 
     index: int
-    split: Literal["train", "test"]
+    split: Split
     scene_seeds: tuple[int, ...]
 
 
@@ -50,6 +52,7 @@ class RoundPlan:
         seed: of the training scenes and of training.
         train_scenes: how many scenes to train on.
         test_scenes: how many scenes to hold out; the same ones in every round.
+        calibration_scenes: how many scenes to fit probabilities on; the same ones in every round.
         trajectories_per_scene: how many trajectories to imagine in each scene.
         scenes_per_shard: how many scenes one task takes.
         recipe: name of the training recipe.
@@ -62,16 +65,24 @@ class RoundPlan:
     seed: int = 7
     train_scenes: int = 450
     test_scenes: int = 60
+    calibration_scenes: int = 20
     trajectories_per_scene: int = 6
     scenes_per_shard: int = 10
     recipe: str = "sft"
-    steps: int = 1300
+    steps: int = 1400
     world: str = "renderer"
     student: str = "student"
 
     def __post_init__(self) -> None:
         _check_id(self.id)
-        for name in ("train_scenes", "test_scenes", "trajectories_per_scene", "scenes_per_shard", "steps"):
+        for name in (
+            "train_scenes",
+            "test_scenes",
+            "calibration_scenes",
+            "trajectories_per_scene",
+            "scenes_per_shard",
+            "steps",
+        ):
             if not 1 <= getattr(self, name) <= SEED_BLOCK:
                 raise InvalidInputError(f"a round's {name} must be from 1 to {SEED_BLOCK}, not {getattr(self, name)}")
         if not 0 <= self.seed < SEED_BLOCK:
@@ -79,15 +90,15 @@ class RoundPlan:
 
     @property
     def shards(self) -> tuple[Shard, ...]:
-        """All shards: training scenes first, then held-out ones; no scene is in two."""
+        """All shards: training scenes first, then those to calibrate on, then held-out ones; no scene is in two."""
         start = (1 + self.seed) * SEED_BLOCK
         train = self._cut("train", range(start, start + self.train_scenes))
         test = self._cut("test", range(HELD_OUT_SEED, HELD_OUT_SEED + self.test_scenes))
-        return tuple(Shard(index, split, seeds) for index, (split, seeds) in enumerate([*train, *test]))
+        calibration = self._cut("calibration", range(CALIBRATION_SEED, CALIBRATION_SEED + self.calibration_scenes))
+        cut = enumerate([*train, *calibration, *test])
+        return tuple(Shard(index, split, seeds) for index, (split, seeds) in cut)
 
-    def _cut(
-        self, split: Literal["train", "test"], seeds: range
-    ) -> list[tuple[Literal["train", "test"], tuple[int, ...]]]:
+    def _cut(self, split: Split, seeds: range) -> list[tuple[Split, tuple[int, ...]]]:
         size = self.scenes_per_shard
         return [(split, tuple(seeds[start : start + size])) for start in range(0, len(seeds), size)]
 

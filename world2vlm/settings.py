@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from world2vlm.errors import InvalidInputError
+from world2vlm.tls import ClientTls, ServerTls
 
 PREFIX = "WORLD2VLM_"
 FILE = "world2vlm.toml"
@@ -32,7 +33,9 @@ class Settings(BaseSettings):
         host: address that a service listens on.
         control_token: bearer token of control calls (swap, roll back).
         tls_ca: PEM file that clients verify servers with; None = no TLS.
+        tls_client_cert, tls_client_key: PEM files of what clients show to servers that ask for it; both or neither.
         tls_cert, tls_key: PEM files of a service's certificate; both or neither.
+        tls_client_ca: PEM file of the CA whose clients a service lets in, and no others (mTLS); None = everybody.
         threads: numeric libraries' threads; 0: one for the student, one a core for the trainer, the teacher's default.
         log_format: `plain` lines or one JSON object a line.
     """
@@ -48,8 +51,11 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     control_token: SecretStr = SecretStr(DEVELOPMENT_TOKEN)
     tls_ca: Path | None = None
+    tls_client_cert: Path | None = None
+    tls_client_key: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     threads: int = Field(0, ge=0)
     log_format: Literal["plain", "json"] = "plain"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -58,9 +64,27 @@ class Settings(BaseSettings):
     def _check_exposure(self) -> Self:
         if (self.tls_cert is None) is not (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together")
+        if (self.tls_client_cert is None) is not (self.tls_client_key is None):
+            raise ValueError("tls_client_cert and tls_client_key go together")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        if self.tls_client_cert and not self.tls_ca:
+            raise ValueError("tls_client_cert and tls_client_key need tls_ca")
         if not _is_loopback(self.host) and self.control_token.get_secret_value() == DEVELOPMENT_TOKEN:
             raise ValueError(f"set {PREFIX}CONTROL_TOKEN to listen on {self.host}: the default is for loopback only")
         return self
+
+    @property
+    def server_tls(self) -> ServerTls | None:
+        """How a service of this process shows itself; None = no TLS."""
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return ServerTls(self.tls_cert, self.tls_key, self.tls_client_ca)
+
+    @property
+    def client_tls(self) -> ClientTls | None:
+        """How a client in this process connects; None = no TLS."""
+        return None if self.tls_ca is None else ClientTls(self.tls_ca, self.tls_client_cert, self.tls_client_key)
 
     @classmethod
     def settings_customise_sources(
@@ -115,6 +139,8 @@ class ServiceSettings(Settings):
         port, metrics_port: 0 picks a free port; `metrics_port` -1 serves no metrics.
         max_queue: requests that may wait; one more is answered RESOURCE_EXHAUSTED.
         drain_seconds: how long requests in flight may take after SIGTERM.
+        reflection: whether anybody may ask a service for its schema.
+        otlp_endpoint: gRPC URL of an OpenTelemetry collector that traces go to (extra `tracing`); None = no traces.
     """
 
     port: int = Field(0, ge=0, le=65535)
@@ -123,6 +149,8 @@ class ServiceSettings(Settings):
     max_image_bytes: int = Field(16 << 20, ge=1)
     max_image_pixels: int = Field(40_000_000, ge=1)
     drain_seconds: float = Field(30.0, ge=0)
+    reflection: bool = True
+    otlp_endpoint: str | None = None
 
 
 class TeacherSettings(ServiceSettings):
@@ -153,18 +181,27 @@ class StudentSettings(ServiceSettings):
     """The student service.
 
     Attributes:
-        engine: `local` answers in the process, `triton` asks the Triton server at `triton_url`.
-        device: torch device of the local engine.
+        engine: `local` answers in the process with transformers, `onnx` with onnxruntime, `auto` picks of the two what
+            is faster on this machine, `triton` asks the Triton server at `triton_url`.
+        device: torch device of the engines `local` and `onnx`; `auto` takes a GPU where there is one.
+        onnx_cache: folder for exported graphs; the engine `onnx` exports each architecture once.
         max_batch: requests answered in one batch.
         max_images: images in one request.
         max_question_tokens, max_new_tokens: tokens of a question and of an answer.
+        watch_seconds: how long a swap's new version is watched, and taken off again where it fails; 0 turns that off.
+        watch_max_error_rate: share of requests that may fail by the version's own fault meanwhile.
+        watch_min_requests: requests below which that share says nothing; the canary is asked again all the same.
+        shadow_version: a candidate that is asked a share of what others ask, its answers compared and never returned;
+            0 = none.
+        shadow_share: the share of live queries that the candidate gets, 0 to 1.
     """
 
     table: ClassVar[str] = "student"
 
     port: int = Field(50052, ge=0, le=65535)
     metrics_port: int = Field(9102, ge=-1, le=65535)
-    engine: Literal["local", "triton"] = "local"
+    engine: Literal["auto", "local", "onnx", "triton"] = "local"
+    onnx_cache: Path = Path("runs/onnx")
     triton_url: str = "localhost:8001"
     device: str = "cpu"
     max_workers: int = Field(2, ge=1)
@@ -172,6 +209,11 @@ class StudentSettings(ServiceSettings):
     max_images: int = Field(2, ge=1)
     max_question_tokens: int = Field(512, ge=1)
     max_new_tokens: int = Field(64, ge=1)
+    watch_seconds: float = Field(60.0, ge=0)
+    watch_max_error_rate: float = Field(0.05, ge=0, le=1)
+    watch_min_requests: int = Field(20, ge=1)
+    shadow_version: int = Field(0, ge=0)
+    shadow_share: float = Field(0.1, ge=0, le=1)
 
 
 class TrainerSettings(Settings):

@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Literal
 
 from prometheus_client import Counter, Histogram, start_http_server
@@ -21,8 +23,37 @@ _PROGRESS_EVERY_S = 5.0
 Advance = Callable[[int], None]
 
 
+@dataclass
+class Call:
+    """A call that this process answers.
+
+    Attributes:
+        request_id: what its caller and the log know it by.
+        version: the checkpoint that answered; empty until that is known, or where none is involved.
+    """
+
+    request_id: str
+    version: str = ""
+
+
+_call: ContextVar[Call | None] = ContextVar("call", default=None)
+
+
+def enter_call(request_id: str) -> Call:
+    """Begin a call: from here on what its task logs, and the tasks that it starts, carries its id."""
+    call = Call(request_id)
+    _call.set(call)
+    return call
+
+
+def answered_by(version: int) -> None:
+    """Note the checkpoint version that answered the current call, if there is one."""
+    if (call := _call.get()) is not None:
+        call.version = str(version)
+
+
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and the exception where there is one."""
+    """One JSON object a line: time, level, logger, message; the call's id and version, the exception, where known."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format one record."""
@@ -32,6 +63,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if (call := _call.get()) is not None:
+            line |= {"request_id": call.request_id} | ({"version": call.version} if call.version else {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

@@ -15,10 +15,12 @@ class Query:
     Attributes:
         images: one or two RGB images, oldest first.
         text: the question without image tags.
+        task: code of the task whose form the answer must have; empty for free text.
     """
 
     images: tuple[Image.Image, ...]
     text: str
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Reply:
 
     Attributes:
         text: the raw answer.
-        probability: product of the probabilities of the answer's tokens, 0 to 1.
+        probability: product of the probabilities of the answer's choices, 0 to 1.
         prompt_tokens: tokens of the question, the images' included.
         answer_tokens: tokens of the answer.
     """
@@ -38,26 +40,52 @@ class Reply:
     answer_tokens: int
 
 
+@dataclass(frozen=True)
+class Update:
+    """News of one query: text just added, and at its end either the reply or what went wrong."""
+
+    key: int
+    text: str = ""
+    reply: Reply | None = None
+    error: Exception | None = None
+
+
 class Engine(Protocol):
-    """One loaded checkpoint. One call to `answer` at a time; `count_tokens` may be called beside it."""
+    """One loaded checkpoint that works on several queries at once; they come and go between steps.
 
-    def answer(
-        self, queries: Sequence[Query], max_new_tokens: int, on_text: Callable[[int, str], None] | None = None
-    ) -> list[Reply]:
-        """Answer a batch, in order.
+    All methods belong to one thread, except `count_tokens`, which may be called beside the others.
 
-        Args:
-            queries: the batch; empty gives an empty list.
-            max_new_tokens: tokens to generate at most for each.
-            on_text: called with (index in the batch, text just added); the pieces add up to the reply's text.
+    Attributes:
+        capacity: queries it works on at once.
+    """
+
+    capacity: int
+
+    def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
+        """Take in a query under a key of the caller's choice; at most `capacity` at once.
 
         Raises:
-            InvalidInputError: the model can't take a query.
+            InvalidInputError: the model can't take it.
+        """
+        ...
+
+    def drop(self, key: int) -> None:
+        """Stop working on a query, without an update; nothing happens where it has ended."""
+        ...
+
+    def step(self) -> list[Update]:
+        """Work on all admitted queries for a moment: one token, or whatever news a remote engine has.
+
+        The pieces of text of a query add up to its reply's text. Where it raises, all admitted queries are lost.
         """
         ...
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of a question's text, its images not counted."""
+        """Tokens of a question's text, its images not counted.
+
+        Raises:
+            InvalidInputError: the model can't take such a text.
+        """
         ...
 
     def close(self) -> None:
@@ -67,3 +95,26 @@ class Engine(Protocol):
 
 Loader = Callable[[Path], Engine]
 """Loads a verified checkpoint folder; raises PreconditionError when the checkpoint is unfit."""
+
+
+def answer(engine: Engine, queries: Sequence[Query], max_new_tokens: int) -> list[Reply]:
+    """Let an engine that does nothing else answer queries, in order.
+
+    Raises:
+        InvalidInputError: the model can't take one of them.
+    """
+    waiting = list(range(len(queries)))[::-1]
+    replies: dict[int, Reply] = {}
+    under_way = 0
+    while len(replies) < len(queries):
+        while waiting and under_way < engine.capacity:
+            key = waiting.pop()
+            engine.admit(key, queries[key], max_new_tokens)
+            under_way += 1
+        for update in engine.step():
+            if update.error is not None:
+                raise update.error
+            if update.reply is not None:
+                replies[update.key] = update.reply
+                under_way -= 1
+    return [replies[key] for key in range(len(queries))]

@@ -2,30 +2,57 @@
 
 import math
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from student_service.engines.base import Engine
-from student_service.engines.transformers import TransformersEngine
-from tests.student_kit import EchoEngine, query, tiny_student
+from student_service.engines import onnx
+from student_service.engines.base import Engine, Query, answer
+from student_service.engines.local import LocalEngine
+from student_service.engines.triton import load as load_triton
+from student_service.triton.wire import STREAM_MODEL
+from tests.student_kit import EchoEngine, onnx_cache, query, tiny_student
+from tests.triton_kit import Kit, running_triton
 from world2vlm.errors import InvalidInputError, PreconditionError
+from world2vlm.tasks import TASKS
 
 QUESTIONS = ("Where is the red chair?", "Is there a blue sofa in the second image?", "How many tables?")
 
 
-@pytest.fixture(params=["echo", "transformers"])
+@pytest.fixture(scope="module")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kit]:
+    """A real Triton server with the tiny student in it."""
+    with running_triton(tmp_path_factory.mktemp("triton"), [STREAM_MODEL]) as kit:
+        kit.deployer.deploy(kit.publish(0))
+        yield kit
+
+
+def make_engine(request: pytest.FixtureRequest) -> Engine:
+    match request.param:
+        case "echo":
+            return EchoEngine()
+        case "triton":
+            kit: Kit = request.getfixturevalue("triton")
+            return kit.engine(1)
+        case "onnx":
+            return onnx.load(tiny_student(), onnx_cache())
+        case _:
+            return LocalEngine.load(tiny_student())
+
+
+@pytest.fixture(params=["echo", "local", "onnx", "triton"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    engine: Engine = EchoEngine() if request.param == "echo" else TransformersEngine.load(tiny_student())
+    engine = make_engine(request)
     yield engine
     engine.close()
 
 
 def test_answers_a_batch_in_order_as_it_answers_each_alone(engine: Engine) -> None:
     queries = [query(QUESTIONS[0]), query(QUESTIONS[1], images=2), query(QUESTIONS[2])]
-    together = engine.answer(queries, 8)
-    alone = [engine.answer([q], 8)[0] for q in queries]
+    together = answer(engine, queries, 8)
+    alone = [answer(engine, [q], 8)[0] for q in queries]
     assert [reply.text for reply in together] == [reply.text for reply in alone]
     assert [reply.prompt_tokens for reply in together] == [reply.prompt_tokens for reply in alone]
     for one, other in zip(together, alone, strict=True):
@@ -33,7 +60,7 @@ def test_answers_a_batch_in_order_as_it_answers_each_alone(engine: Engine) -> No
 
 
 def test_figures_are_in_their_ranges(engine: Engine) -> None:
-    replies = engine.answer([query(text, images=2) for text in QUESTIONS], 8)
+    replies = answer(engine, [query(text, images=2) for text in QUESTIONS], 8)
     for text, reply in zip(QUESTIONS, replies, strict=True):
         assert math.isfinite(reply.probability) and 0 < reply.probability <= 1 + 1e-6
         assert 1 <= reply.answer_tokens <= 8
@@ -41,28 +68,60 @@ def test_figures_are_in_their_ranges(engine: Engine) -> None:
 
 
 def test_an_empty_batch_has_no_replies(engine: Engine) -> None:
-    assert engine.answer([], 8) == []
+    assert answer(engine, [], 8) == []
 
 
 def test_stops_at_the_token_limit(engine: Engine) -> None:
-    (short,) = engine.answer([query(QUESTIONS[1])], 2)
-    (longer,) = engine.answer([query(QUESTIONS[1])], 6)
+    (short,) = answer(engine, [query(QUESTIONS[1])], 2)
+    (longer,) = answer(engine, [query(QUESTIONS[1])], 6)
     assert short.answer_tokens == 2
     assert longer.answer_tokens > 2 and longer.text.startswith(short.text)
 
 
-def test_streamed_pieces_add_up_to_the_texts(engine: Engine) -> None:
-    pieces: list[tuple[int, str]] = []
-    replies = engine.answer([query(text) for text in QUESTIONS], 8, lambda index, text: pieces.append((index, text)))
-    for index, reply in enumerate(replies):
-        assert "".join(text for i, text in pieces if i == index) == reply.text
-    assert len(pieces) > len(replies)
-    assert {index for index, _ in pieces} == {0, 1, 2}
+def test_pieces_add_up_to_the_texts_and_queries_join_and_leave_at_any_step(engine: Engine) -> None:
+    expected = [reply.text for reply in answer(engine, [query(text) for text in QUESTIONS], 8)]
+    pieces: dict[int, list[str]] = defaultdict(list)
+    replies = {}
+    for key, text in enumerate(QUESTIONS):
+        engine.admit(key, query(text), 8)
+        for update in engine.step():
+            pieces[update.key].append(update.text)
+            replies[update.key] = update.reply or replies.get(update.key)
+    while not all(replies.get(key) for key in range(len(QUESTIONS))):
+        for update in engine.step():
+            pieces[update.key].append(update.text)
+            replies[update.key] = update.reply
+    assert ["".join(pieces[key]) for key in range(len(QUESTIONS))] == expected
+    assert sum(map(len, pieces.values())) > len(QUESTIONS)
+    assert engine.step() == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_pieces_of_a_typed_answer_add_up_to_it(engine: Engine, task: str) -> None:
+    engine.admit(0, Query(query("What?", images=2).images, "What?", task), 24)
+    pieces, reply = [], None
+    while reply is None:
+        for update in engine.step():
+            pieces.append(update.text)
+            reply = update.reply
+    assert "".join(pieces) == reply.text
+
+
+def test_a_dropped_query_makes_room_and_no_noise(engine: Engine) -> None:
+    (expected,) = answer(engine, [query(QUESTIONS[1])], 8)
+    for key in range(engine.capacity):
+        engine.admit(key, query(QUESTIONS[0]), 8)
+    engine.step()
+    for key in range(engine.capacity):
+        engine.drop(key)
+    engine.drop(99)
+    assert engine.step() == []
+    assert answer(engine, [query(QUESTIONS[1])], 8)[0].text == expected.text
 
 
 def test_refuses_a_query_without_images(engine: Engine) -> None:
     with pytest.raises(InvalidInputError):
-        engine.answer([query(QUESTIONS[0], images=0)], 8)
+        answer(engine, [query(QUESTIONS[0], images=0)], 8)
 
 
 def test_longer_texts_have_more_tokens(engine: Engine) -> None:
@@ -76,20 +135,25 @@ def test_tokens_can_be_counted_while_it_answers(engine: Engine) -> None:
     counted: list[int] = []
     thread = threading.Thread(target=lambda: counted.extend(engine.count_tokens(QUESTIONS[1]) for _ in range(50)))
     thread.start()
-    before = engine.answer([query(text) for text in QUESTIONS], 8)
+    before = answer(engine, [query(text) for text in QUESTIONS], 8)
     thread.join()
     assert counted == [expected] * 50
-    assert engine.answer([query(text) for text in QUESTIONS], 8) == before
+    after = answer(engine, [query(text) for text in QUESTIONS], 8)
+    assert [reply.text for reply in after] == [reply.text for reply in before]
 
 
 def test_a_closed_engine_answers_nothing(engine: Engine) -> None:
     engine.close()
     engine.close()
     with pytest.raises(RuntimeError):
-        engine.answer([query(QUESTIONS[0])], 8)
+        answer(engine, [query(QUESTIONS[0])], 8)
 
 
 def test_an_unfit_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(PreconditionError, match="unfit"):
-        TransformersEngine.load(tmp_path)
+        LocalEngine.load(tmp_path)
+    with pytest.raises(PreconditionError, match="unfit"):
+        onnx.load(tmp_path, onnx_cache())
+    with pytest.raises(PreconditionError, match="unfit"):
+        load_triton(tmp_path, "127.0.0.1:1")

@@ -46,12 +46,13 @@ def test_a_job_imagines_labels_and_publishes(undisturbed: Path) -> None:
     result = RoundState(store, "job").read_step("dataset")
     assert result is not None
     dataset = load_dataset(store, result["digest"])
-    assert result["bundles"] == 12
+    assert result["bundles"] == 14
     assert result["records"] == sum(map(len, dataset.splits.values())) > 50
     assert set(result["by_task"]) == {"A1", "A2", "A3", "A4", "D1", "D2", "D3", "D4"}
     scenes = {name: {record.meta["scene"] for record in records} for name, records in dataset.splits.items()}
     assert len(scenes["train"]) == 4 and len(scenes["test"]) == 2
-    assert not scenes["train"] & scenes["test"]
+    assert len(scenes["calibration"]) == 1
+    assert len(set().union(*scenes.values())) == 7
     for record in dataset.splits["train"]:
         assert all((undisturbed / "store/bundles" / image).is_file() for image in record.images)
 
@@ -60,7 +61,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(undisturbed: Path, te
     state = create_job(tmp_path)
     with EmbeddedBroker(tmp_path / "broker") as broker:
         with worker(tmp_path, broker.url, teacher_url) as process:
-            wait_for(lambda: len(state.missing_shards()) < 6, "a shard is done")
+            wait_for(lambda: len(state.missing_shards()) < 7, "a shard is done")
             kill(process)
             assert state.missing_shards()
         with worker(tmp_path, broker.url, teacher_url) as process:
@@ -71,7 +72,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(undisturbed: Path, te
 def test_a_killed_broker_loses_nothing_and_doubles_nothing(undisturbed: Path, teacher_url: str, tmp_path: Path) -> None:
     state = create_job(tmp_path)
     with EmbeddedBroker(tmp_path / "broker") as broker, worker(tmp_path, broker.url, teacher_url) as process:
-        wait_for(lambda: len(state.missing_shards()) < 6, "a shard is done")
+        wait_for(lambda: len(state.missing_shards()) < 7, "a shard is done")
         kill_broker(broker)
         assert state.missing_shards()
         wait_until_over(state, process, tmp_path)
@@ -81,7 +82,7 @@ def test_a_killed_broker_loses_nothing_and_doubles_nothing(undisturbed: Path, te
 def test_a_broker_that_comes_back_empty_loses_nothing(undisturbed: Path, teacher_url: str, tmp_path: Path) -> None:
     state = create_job(tmp_path)
     with EmbeddedBroker(tmp_path / "broker") as broker, worker(tmp_path, broker.url, teacher_url) as process:
-        wait_for(lambda: len(state.missing_shards()) < 6, "a shard is done")
+        wait_for(lambda: len(state.missing_shards()) < 7, "a shard is done")
         with redis.Redis.from_url(broker.url) as client:
             client.flushall()
         kill_broker(broker)
@@ -95,7 +96,7 @@ def test_every_step_done_twice_writes_the_same_files(undisturbed: Path, teacher_
     steps = RoundSteps(
         store, TeacherService(settings), StudentControl(settings), threads=1, patience_s=10, work=tmp_path / "work"
     )
-    for piece in [*(Piece("job", "imagine", index) for index in range(6)), Piece("job", "dataset")]:
+    for piece in [*(Piece("job", "imagine", index) for index in range(7)), Piece("job", "dataset")]:
         steps.do(piece)
         result = state.shard_path(piece.index) if piece.step == "imagine" else "rounds/job/dataset.json"
         first = content(tmp_path, result)

@@ -17,7 +17,7 @@ import pytest
 import student_service
 from tests.student_kit import DEADLINE_S, TOKEN, png, publish, tiny_student
 from world2vlm.checkpoints import Registry
-from world2vlm.clients.student import StudentClient
+from world2vlm.client import Student
 from world2vlm.errors import UnavailableError
 from world2vlm.store import Store
 
@@ -60,8 +60,8 @@ class Process:
         self.popen.send_signal(number)
         return self.popen.wait(DEADLINE_S)
 
-    def client(self) -> StudentClient:
-        return StudentClient(f"127.0.0.1:{self.port}", TOKEN)
+    def client(self) -> Student:
+        return Student(f"127.0.0.1:{self.port}", TOKEN, retry=False)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_killed_in_the_middle_of_a_swap_it_serves_what_was_promoted_last(tmp_pat
     for phase, serves in (("canary", 1), ("drain", 2)):
         process = start(processes, tmp_path)
         with process.client() as client, ThreadPoolExecutor() as pool:
-            assert client.ask([png()], "where?", 4).version == "1"
+            assert client.ask("where?", [png()], 4).version == "1"
             swap = pool.submit(client.swap, 2)
             process.wait_for(f"version 2: {phase}")
             assert process.end(signal.SIGKILL) == -signal.SIGKILL
@@ -97,7 +97,7 @@ def test_killed_in_the_middle_of_a_swap_it_serves_what_was_promoted_last(tmp_pat
                     swap.result(DEADLINE_S)
         assert registry.serving() == serves
     with start(processes, tmp_path).client() as client:
-        assert client.ask([png()], "where?", 4).version == "2"
+        assert client.ask("where?", [png()], 4).version == "2"
         assert client.serving().version == 2
         assert client.roll_back()["to"] == 1
 
@@ -108,7 +108,7 @@ def test_asked_to_stop_it_answers_what_is_under_way(tmp_path: Path, processes: E
     Registry(Store(tmp_path), "student").set_serving(1, "test")
     process = start(processes, tmp_path)
     with process.client() as client:
-        stream = client.stream([png()], "Where is the red chair?", 64)
+        stream = client.stream("Where is the red chair?", [png()], 64)
         first = next(stream)
         assert isinstance(first, str)
         process.popen.send_signal(signal.SIGTERM)
@@ -117,4 +117,4 @@ def test_asked_to_stop_it_answers_what_is_under_way(tmp_path: Path, processes: E
         assert not isinstance(last, str) and last.text == "".join([first, *map(str, pieces)])
         assert process.popen.wait(DEADLINE_S) == 0
         with pytest.raises(UnavailableError):
-            client.ask([png()], "where?", 4, timeout=2)
+            client.ask("where?", [png()], 4, timeout=2)

@@ -19,7 +19,7 @@ from tests.student_kit import DEADLINE_S, TOKEN, EchoEngine, png, publish, runni
 from world2vlm import rpc
 from world2vlm.actions import Action, Primitive
 from world2vlm.boxes import Box
-from world2vlm.clients.student import StudentClient, StudentReply
+from world2vlm.client import Student, StudentReply
 from world2vlm.errors import (
     InvalidInputError,
     NotFoundError,
@@ -40,7 +40,7 @@ PAIR = (png(100), png(150))
 
 
 @pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[App, StudentClient]]:
+def student(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[App, Student]]:
     """A service with a real, tiny student."""
     with running_student(tmp_path_factory.mktemp("store")) as running:
         yield running
@@ -52,7 +52,7 @@ def engine() -> EchoEngine:
 
 
 @pytest.fixture
-def echo(tmp_path: Path, engine: EchoEngine) -> Iterator[tuple[App, StudentClient]]:
+def echo(tmp_path: Path, engine: EchoEngine) -> Iterator[tuple[App, Student]]:
     """A service whose student echoes, one question at a time, while one waits."""
     with running_student(tmp_path, lambda folder: engine, max_batch=1, max_queue=1) as running:
         engine.batches.clear()
@@ -61,10 +61,10 @@ def echo(tmp_path: Path, engine: EchoEngine) -> Iterator[tuple[App, StudentClien
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_is_answered_as_the_model_itself_answers(student: tuple[App, StudentClient], task: str) -> None:
+def test_every_task_is_answered_as_the_model_itself_answers(student: tuple[App, Student], task: str) -> None:
     images = PAIR[: TASKS[task].images]
-    reply = student[1].ask(images, QUESTIONS[task], max_new_tokens=12)
-    prompt = Prompt(tuple(Image.open(io.BytesIO(data)) for data in images), QUESTIONS[task].text)
+    reply = student[1].ask(QUESTIONS[task], images, max_new_tokens=12)
+    prompt = Prompt(tuple(Image.open(io.BytesIO(data)) for data in images), QUESTIONS[task].text, task)
     (expected,) = StudentModel.load(tiny_student()).answer([prompt], max_new_tokens=12)
     assert (reply.text, reply.prompt_tokens, reply.answer_tokens) == (
         expected.text, expected.prompt_tokens, expected.answer_tokens,
@@ -74,9 +74,9 @@ def test_every_task_is_answered_as_the_model_itself_answers(student: tuple[App, 
     assert reply.queue_ms >= 0 and reply.generate_ms > 0
 
 
-def test_free_text_takes_one_or_two_images(student: tuple[App, StudentClient]) -> None:
+def test_free_text_takes_one_or_two_images(student: tuple[App, Student]) -> None:
     for images in (PAIR[:1], PAIR):
-        reply = student[1].ask(images, "Where is the red chair?", max_new_tokens=4)
+        reply = student[1].ask("Where is the red chair?", images, max_new_tokens=4)
         assert reply.answer is None and 1 <= reply.answer_tokens <= 4
 
 
@@ -98,16 +98,16 @@ def test_answers_are_typed_where_they_have_their_tasks_form(
     tmp_path: Path, task: str, text: str, answer: object
 ) -> None:
     with running_student(tmp_path, lambda folder: EchoEngine(text)) as (_, client):
-        reply = client.ask(PAIR[: TASKS[task].images], QUESTIONS[task])
+        reply = client.ask(QUESTIONS[task], PAIR[: TASKS[task].images])
     assert reply.text == text
     assert reply.answer == answer
 
 
-def test_a_stream_brings_pieces_and_then_the_reply(student: tuple[App, StudentClient]) -> None:
-    *pieces, last = student[1].stream(PAIR, QUESTIONS["A3"], max_new_tokens=12)
+def test_a_stream_brings_pieces_and_then_the_reply(student: tuple[App, Student]) -> None:
+    *pieces, last = student[1].stream(QUESTIONS["A3"], PAIR, max_new_tokens=12)
     assert isinstance(last, StudentReply)
     assert len(pieces) > 1 and "".join(map(str, pieces)) == last.text
-    assert last.text == student[1].ask(PAIR, QUESTIONS["A3"], max_new_tokens=12).text
+    assert last.text == student[1].ask(QUESTIONS["A3"], PAIR, max_new_tokens=12).text
 
 
 def huge_png() -> bytes:
@@ -135,17 +135,17 @@ def huge_png() -> bytes:
     ],
 )
 def test_a_bad_request_is_invalid(
-    student: tuple[App, StudentClient],
+    student: tuple[App, Student],
     images: list[bytes],
     question: Question | str,
     max_new_tokens: int,
     message: str,
 ) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        student[1].ask(images, question, max_new_tokens)
+        student[1].ask(question, images, max_new_tokens)
     with pytest.raises(InvalidInputError, match=message):
-        list(student[1].stream(images, question, max_new_tokens))
-    assert student[1].ask(PAIR, "where?", 2).version == "1"
+        list(student[1].stream(question, images, max_new_tokens))
+    assert student[1].ask("where?", PAIR, 2).version == "1"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_bad_request_is_invalid(
         {"task": student_pb2.TaskQuestion(task=student_pb2.TASK_TYPE_A4, actions=[spatial_pb2.Action(magnitude=1)])},
     ],
 )
-def test_a_malformed_question_is_invalid(student: tuple[App, StudentClient], question: dict[str, Any]) -> None:
+def test_a_malformed_question_is_invalid(student: tuple[App, Student], question: dict[str, Any]) -> None:
     request = student_pb2.ReasonRequest(images=[spatial_pb2.Image(data=data) for data in PAIR], **question)
     with grpc.insecure_channel(address(student)) as channel:
         stub: Any = student_pb2_grpc.StudentServiceStub(channel)
@@ -168,7 +168,7 @@ def test_a_malformed_question_is_invalid(student: tuple[App, StudentClient], que
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
 
 
-def address(student: tuple[App, StudentClient]) -> str:
+def address(student: tuple[App, Student]) -> str:
     return str(student[1].url)
 
 
@@ -179,38 +179,38 @@ def wait_for_active(app: App, requests: int) -> None:
         time.sleep(0.005)
 
 
-def test_a_full_queue_is_overloaded(echo: tuple[App, StudentClient], engine: EchoEngine) -> None:
+def test_a_full_queue_is_overloaded(echo: tuple[App, Student], engine: EchoEngine) -> None:
     client = echo[1]
     engine.gate.clear()
-    running = threading.Thread(target=client.ask, args=([png()], "running"))
+    running = threading.Thread(target=client.ask, args=("running", [png()]))
     running.start()
     assert engine.entered.wait(DEADLINE_S)
-    waiting = threading.Thread(target=client.ask, args=([png()], "waiting"))
+    waiting = threading.Thread(target=client.ask, args=("waiting", [png()]))
     waiting.start()
     wait_for_active(echo[0], 2)
     with pytest.raises(OverloadedError, match="try again later"):
-        client.ask([png()], "too many")
+        client.ask("too many", [png()])
     engine.gate.set()
     running.join()
     waiting.join()
-    assert client.ask([png()], "again").text == "again"
+    assert client.ask("again", [png()]).text == "again"
     assert engine.batches == [["running"], ["waiting"], ["again"]]
 
 
-def test_a_question_whose_caller_left_is_never_answered(echo: tuple[App, StudentClient], engine: EchoEngine) -> None:
+def test_a_question_whose_caller_left_is_never_answered(echo: tuple[App, Student], engine: EchoEngine) -> None:
     client = echo[1]
     engine.gate.clear()
-    running = threading.Thread(target=client.ask, args=([png()], "running"))
+    running = threading.Thread(target=client.ask, args=("running", [png()]))
     running.start()
     assert engine.entered.wait(DEADLINE_S)
     with pytest.raises(UnavailableError):
-        client.ask([png()], "impatient", timeout=0.3)
+        client.ask("impatient", [png()], timeout=0.3)
     with pytest.raises(UnavailableError):
-        list(client.stream([png()], "impatient stream", timeout=0.3))
+        list(client.stream("impatient stream", [png()], timeout=0.3))
     wait_for_active(echo[0], 1)
     engine.gate.set()
     running.join()
-    assert client.ask([png()], "next").text == "next"
+    assert client.ask("next", [png()]).text == "next"
     assert engine.batches == [["running"], ["next"]]
 
 
@@ -222,9 +222,9 @@ def test_an_engine_that_breaks_is_an_internal_error_without_internals(tmp_path: 
             return super().count_tokens(text)
 
     with running_student(tmp_path, lambda folder: Breaks()) as (_, client):
-        with pytest.raises(World2VLMError, match=r"^internal error$"):
-            client.ask([png()], "break")
-        assert client.ask([png()], "go on").text == "go on"
+        with pytest.raises(World2VLMError, match=r"^internal error in request [0-9a-f]{32}$"):
+            client.ask("break", [png()])
+        assert client.ask("go on", [png()]).text == "go on"
 
 
 def test_nothing_answers_before_a_checkpoint_serves(tmp_path: Path) -> None:
@@ -232,18 +232,18 @@ def test_nothing_answers_before_a_checkpoint_serves(tmp_path: Path) -> None:
     with (
         closing(App(settings, choose_engine(settings))) as app,
         rpc.in_background(app.make_server) as port,
-        StudentClient(f"127.0.0.1:{port}") as client,
+        Student(f"127.0.0.1:{port}", retry=False) as client,
     ):
         with pytest.raises(UnavailableError, match="no checkpoint serves yet"):
-            client.ask([png()], "where?")
+            client.ask("where?", [png()])
         with pytest.raises(UnavailableError, match="no checkpoint serves yet"):
             client.serving()
         assert client.checkpoints() == []
 
 
-def test_control_calls_need_the_token(student: tuple[App, StudentClient]) -> None:
+def test_control_calls_need_the_token(student: tuple[App, Student]) -> None:
     for token in (None, "wrong", TOKEN + "x"):
-        with StudentClient(address(student), token) as client:
+        with Student(address(student), token) as client:
             with pytest.raises(UnauthenticatedError):
                 client.swap(1)
             with pytest.raises(UnauthenticatedError):
@@ -252,7 +252,7 @@ def test_control_calls_need_the_token(student: tuple[App, StudentClient]) -> Non
             assert [checkpoint.version for checkpoint in client.checkpoints()] == [1]
 
 
-def test_what_serves_is_described(student: tuple[App, StudentClient]) -> None:
+def test_what_serves_is_described(student: tuple[App, Student]) -> None:
     app, client = student
     serving, manifest = client.serving(), app.registry.get(1)
     assert (serving.name, serving.version, serving.digest) == ("student", 1, manifest.digest)
@@ -269,12 +269,7 @@ def test_control_calls_change_what_serves(tmp_path: Path) -> None:
         publish(tmp_path, tiny_student(1), "second")
         report = client.swap(2)
         assert (report["from"], report["to"]) == (1, 2)
-        assert set(report["phases_ms"]) == {"verify", "load", "warm", "canary", "drain"}
+        assert set(report["phases_ms"]) == {"verify", "load", "warm", "canary", "drain", "release"}
         assert REGISTRY.get_sample_value("world2vlm_checkpoint_version") == 2
         assert client.roll_back() == {"from": 2, "to": 1}
-        assert client.ask([png()], "where?").version == "1"
-
-
-def test_the_triton_engine_is_refused_with_a_reason() -> None:
-    with pytest.raises(InvalidInputError, match="no engine 'triton'"):
-        choose_engine(StudentSettings.load(engine="triton"))
+        assert client.ask("where?", [png()]).version == "1"

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from student_service.engines.base import Engine
-from student_service.engines.transformers import TransformersEngine
+from student_service.engines.local import LocalEngine
 from tests.student_kit import DEADLINE_S, picture, png, publish, running_student, tiny_student
 from world2vlm.checkpoints import Registry
-from world2vlm.clients.student import StudentClient, StudentReply
+from world2vlm.client import Student, StudentReply
 from world2vlm.errors import DataCorruptedError, GateRejectedError, PreconditionError
 from world2vlm.store import Store
 from world2vlm.vlm import Prompt, StudentModel
@@ -35,7 +35,7 @@ def expected_answers(seed: int) -> dict[str, str]:
 
 
 @contextmanager
-def load_on(client: StudentClient) -> Iterator[list[tuple[str, StudentReply | Exception]]]:
+def load_on(client: Student) -> Iterator[list[tuple[str, StudentReply | Exception]]]:
     """Several clients that ask without a pause, half of them in streams; yields what they got, as it grows."""
     got: list[tuple[str, StudentReply | Exception]] = []
     stop = threading.Event()
@@ -46,10 +46,10 @@ def load_on(client: StudentClient) -> Iterator[list[tuple[str, StudentReply | Ex
                 return
             try:
                 if stream:
-                    *pieces, reply = client.stream([png()], question, TOKENS, DEADLINE_S)
+                    *pieces, reply = client.stream(question, [png()], TOKENS, DEADLINE_S)
                     assert isinstance(reply, StudentReply) and "".join(map(str, pieces)) == reply.text
                 else:
-                    reply = client.ask([png()], question, TOKENS, DEADLINE_S)
+                    reply = client.ask(question, [png()], TOKENS, DEADLINE_S)
                 got.append((question, reply))
             except Exception as error:
                 got.append((question, error))
@@ -101,7 +101,7 @@ def test_swaps_under_load_lose_nothing_and_mix_nothing(tmp_path: Path) -> None:
 
 
 @contextmanager
-def two_versions(tmp_path: Path, spoil: Callable[[Path], None]) -> Iterator[StudentClient]:
+def two_versions(tmp_path: Path, spoil: Callable[[Path], None]) -> Iterator[Student]:
     """A service on version 1, and a version 2 made of a spoiled copy of another student."""
     spoiled = tmp_path / "spoiled"
     shutil.copytree(tiny_student(1), spoiled)
@@ -111,8 +111,8 @@ def two_versions(tmp_path: Path, spoil: Callable[[Path], None]) -> Iterator[Stud
         yield client
 
 
-def still_answers_on_the_first(client: StudentClient) -> None:
-    reply = client.ask([png()], QUESTIONS[0], TOKENS)
+def still_answers_on_the_first(client: Student) -> None:
+    reply = client.ask(QUESTIONS[0], [png()], TOKENS)
     assert (reply.version, reply.text) == ("1", expected_answers(0)[QUESTIONS[0]])
     assert client.serving().version == 1
 
@@ -189,7 +189,7 @@ def test_a_second_swap_meanwhile_is_refused(tmp_path: Path) -> None:
     def load(folder: Path) -> Engine:
         loading.set()
         assert go_on.wait(DEADLINE_S)
-        return TransformersEngine.load(folder)
+        return LocalEngine.load(folder)
 
     with running_student(tmp_path, load) as (_, client), ThreadPoolExecutor() as pool:
         publish(tmp_path, tiny_student(1), "second")
@@ -203,7 +203,7 @@ def test_a_second_swap_meanwhile_is_refused(tmp_path: Path) -> None:
         still_answers_on_the_first(client)
         go_on.set()
         assert first.result(DEADLINE_S)["to"] == 2
-        assert client.ask([png()], QUESTIONS[0], TOKENS).version == "2"
+        assert client.ask(QUESTIONS[0], [png()], TOKENS).version == "2"
 
 
 def test_a_restart_serves_what_was_promoted_last(tmp_path: Path) -> None:
@@ -212,5 +212,5 @@ def test_a_restart_serves_what_was_promoted_last(tmp_path: Path) -> None:
         publish(tmp_path, tiny_student(2), "third, never promoted")
         client.swap(2)
     with running_student(tmp_path) as (_, client):
-        assert client.ask([png()], QUESTIONS[0], TOKENS).version == "2"
+        assert client.ask(QUESTIONS[0], [png()], TOKENS).version == "2"
         assert Registry(Store(tmp_path), "student").versions() == [1, 2, 3]

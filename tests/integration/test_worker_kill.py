@@ -24,8 +24,8 @@ def teacher_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def plan() -> RoundPlan:
     return make_plan(
-        "r", student="student", train_scenes=6, test_scenes=2, trajectories_per_scene=2, scenes_per_shard=2,
-        recipe="smoke", steps=STEPS,
+        "r", student="student", train_scenes=6, test_scenes=2, calibration_scenes=2, trajectories_per_scene=2,
+        scenes_per_shard=2, recipe="smoke", steps=STEPS,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from world2vlm.demo.follow import Where, follow, look, open_display
 from world2vlm.rounds import RoundPlan, RoundState
 from world2vlm.store import Store
 
-PLAN = RoundPlan("r1", 0, 2, 1, 1, 1, "sft", 10, "renderer", "student")
+PLAN = RoundPlan("r1", train_scenes=2, calibration_scenes=1, test_scenes=1, scenes_per_shard=1, steps=10)
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def state(store: Store) -> RoundState:
 
 
 def test_every_step_is_seen_with_its_progress(store: Store, state: RoundState) -> None:
-    assert look(store, state) == Where("imagine", 0, 3)
+    assert look(store, state) == Where("imagine", 0, 4)
     state.write_shard(1, [], {})
-    assert look(store, state) == Where("imagine", 1, 3)
-    for index in (0, 2):
+    assert look(store, state) == Where("imagine", 1, 4)
+    for index in (0, 2, 3):
         state.write_shard(index, [], {})
     assert look(store, state) == Where("dataset")
     state.write_step("dataset", {})

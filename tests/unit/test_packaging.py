@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXTRA_OF = {"teacher_service": "teacher", "student_service": "student", "trainer": "trainer"}
 PACKAGES = ("world2vlm", *EXTRA_OF)
+# What Triton's stub process brings along for a `model.py`.
+HOST_MODULES = {"triton_python_backend_utils"}
 
 
 @cache
@@ -61,7 +64,7 @@ def distributions_of(module: str) -> set[str]:
 def undeclared(paths: list[Path], allowed: set[str], *, at_start: bool = False) -> set[str]:
     assert paths
     modules = {module for path in paths for module in imports_of(path, at_start=at_start)}
-    third_party = modules - set(sys.stdlib_module_names) - set(PACKAGES)
+    third_party = modules - set(sys.stdlib_module_names) - set(PACKAGES) - HOST_MODULES
     return {module for module in third_party if not distributions_of(module) & allowed}
 
 
@@ -76,12 +79,14 @@ def test_the_shared_package_starts_with_the_base_dependencies_alone() -> None:
     late = {"vlm", "local", "demo"}
     files = [path for path in shared.rglob("*.py") if not late & set(path.relative_to(shared).parts)]
     assert not undeclared(files, declared(), at_start=True)
-    assert not undeclared(list(shared.rglob("*.py")), declared(*EXTRA_OF.values()))
+    assert not undeclared(list(shared.rglob("*.py")), declared(*EXTRA_OF.values(), "tracing"))
 
 
 def test_the_student_model_runs_in_both_images_that_hold_it() -> None:
-    files = list((ROOT / "world2vlm" / "vlm").rglob("*.py"))
-    assert not undeclared(files, declared("model"))
+    files = set((ROOT / "world2vlm" / "vlm").rglob("*.py"))
+    onnx = {path for path in files if path.name.startswith("onnx_")}  # the trainer has no use for it
+    assert not undeclared(list(files - onnx), declared("model"))
+    assert not undeclared(list(onnx), declared("student"))
     assert declared("model") <= declared("student") & declared("trainer")
 
 
@@ -91,6 +96,8 @@ def test_every_dependency_is_pinned_once_and_installed_so() -> None:
         assert re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.]+", line), f"not pinned: {line}"
         name, version = name_of(line), line.split("==")[1]
         assert pins.setdefault(name, version) == version, f"pinned twice: {line}"
+    if find_spec("pytriton") is None:  # not made for every machine; its tests are skipped then
+        del pins["nvidia-pytriton"]
     installed = {name: metadata.version(name).split("+")[0] for name in pins}
     assert installed == pins, "the environment is not what pyproject.toml says: make setup"
 

@@ -36,7 +36,7 @@ def summary(score: float, low: float, high: float, skill: float) -> dict[str, fl
 def write_round(store: Store, reasons: tuple[str, ...] = (), steps: tuple[str, ...] = tuple(STEPS)) -> RoundState:
     """A round that ran for 41 seconds: the swap from second 39 to 41."""
     state = RoundState(store, "r1")
-    state.create(RoundPlan("r1", 0, 2, 1, 1, 1, "sft", 10, "renderer", "student"))
+    state.create(RoundPlan("r1", train_scenes=2, test_scenes=1, steps=10))
     dataset = {"digest": "d" * 64, "records": 80, "splits": {"train": 60, "test": 20}, "bundles": 3}
     state.write_step("dataset", {**dataset, "by_task": dict.fromkeys(TASKS, 10), "rejected": {"collision": 4}})
     training = {"version": 2, "digest": "c" * 64, "parent": 1, "recipe": "sft", "steps": 10, "metrics": {"loss": 0.5}}
@@ -48,6 +48,14 @@ def write_round(store: Store, reasons: tuple[str, ...] = (), steps: tuple[str, .
         "baselines": {task: {"chance": 0.1, "text": 0.3} for task in TASKS},
         "references": {task: {"blind": 0.2, **({"nearest": 0.6} if task[0] == "D" else {})} for task in TASKS},
         "grounding": {"before": 0.5, "after": 0.45},
+        "calibration": {
+            "binary": {
+                "n": 20,
+                "temperature": 1.5,
+                "before": {"ece": 0.12, "bins": [{"probability": 0.9, "right": 0.7, "n": 20}]},
+                "after": {"ece": 0.031, "bins": [{"probability": 0.75, "right": 0.7, "n": 20}]},
+            }
+        },
         "decision": {"promote": not reasons, "reasons": list(reasons)},
     }
     state.write_step("evaluation", evaluation)
@@ -150,7 +158,7 @@ def test_a_refused_checkpoint_is_reported_with_its_reason(tmp_path: Path) -> Non
 
 def test_an_unfinished_round_has_no_report(tmp_path: Path) -> None:
     state = RoundState(Store(tmp_path), "r1")
-    state.create(RoundPlan("r1", 0, 2, 1, 1, 1, "sft", 10, "renderer", "student"))
+    state.create(RoundPlan("r1", train_scenes=2, test_scenes=1, steps=10))
     with pytest.raises(PreconditionError, match=r"dataset\.json"):
         report_of(state, [])
     without_evaluation = write_round(Store(tmp_path / "other"), steps=("imagine 0", "dataset", "distil", "promote"))
@@ -216,7 +224,8 @@ def test_page_is_whole_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     assert not re.search(r"""(?:src|href)=["'](?!data:)""", page)
     assert "http" not in page
     # The first nine questions were asked more than half a minute before the swap.
-    assert page.count("<circle") == len(asked()) - 9
+    assert page.count('<circle class="') == len(asked()) - 9
+    assert "binary, n = 20: ECE 0.120 → 0.031" in page
     assert page.count('class="interval"') == 2 * len(TASKS)
     for task in TASKS:
         assert f">{task}</text>" in page

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from world2vlm.errors import DataCorruptedError, InvalidInputError, NotFoundError, PreconditionError
 from world2vlm.records import TaskRecord
-from world2vlm.rounds import HELD_OUT_SEED, STEP_FILES, Event, RoundPlan, RoundState, list_rounds
+from world2vlm.rounds import CALIBRATION_SEED, HELD_OUT_SEED, STEP_FILES, Event, RoundPlan, RoundState, list_rounds
 from world2vlm.store import Store
 
 PLAN = RoundPlan(
@@ -17,6 +17,7 @@ PLAN = RoundPlan(
     seed=3,
     train_scenes=5,
     test_scenes=3,
+    calibration_scenes=2,
     trajectories_per_scene=2,
     scenes_per_shard=2,
     recipe="demo",
@@ -33,6 +34,7 @@ plans = st.builds(
     seed=st.integers(0, 999_999),
     train_scenes=sizes,
     test_scenes=sizes,
+    calibration_scenes=sizes,
     scenes_per_shard=st.integers(1, 9),
 )
 
@@ -54,10 +56,11 @@ def test_shards_share_out_all_scenes_and_no_scene_twice(plan: RoundPlan) -> None
     seeds = [seed for shard in plan.shards for seed in shard.scene_seeds]
     by_split = {
         split: [seed for shard in plan.shards if shard.split == split for seed in shard.scene_seeds]
-        for split in ("train", "test")
+        for split in ("train", "calibration", "test")
     }
     assert len(set(seeds)) == len(seeds)
     assert len(by_split["train"]) == plan.train_scenes
+    assert by_split["calibration"] == list(range(CALIBRATION_SEED, CALIBRATION_SEED + plan.calibration_scenes))
     assert by_split["test"] == list(range(HELD_OUT_SEED, HELD_OUT_SEED + plan.test_scenes))
     assert all(1 <= len(shard.scene_seeds) <= plan.scenes_per_shard for shard in plan.shards)
     assert [shard.index for shard in plan.shards] == list(range(len(plan.shards)))
@@ -87,6 +90,7 @@ def test_a_plan_reads_back_as_it_was(plan: RoundPlan) -> None:
         {"seed": 1_000_000},
         {"train_scenes": 0},
         {"test_scenes": 1_000_001},
+        {"calibration_scenes": 0},
         {"trajectories_per_scene": 0},
         {"scenes_per_shard": 0},
         {"steps": 0},
@@ -129,9 +133,9 @@ def test_a_broken_plan_is_corrupted_data(store: Store, state: RoundState) -> Non
 
 
 def test_what_comes_next_follows_from_the_files(store: Store, state: RoundState) -> None:
-    assert len(PLAN.shards) == 5
-    assert state.missing_shards() == [0, 1, 2, 3, 4]
-    for index in (3, 0, 4, 1):
+    assert len(PLAN.shards) == 6
+    assert state.missing_shards() == [0, 1, 2, 3, 4, 5]
+    for index in (3, 0, 5, 4, 1):
         state.write_shard(index, RECORDS, {})
         assert state.status() == "imagine"
     assert state.missing_shards() == [2]
@@ -146,7 +150,7 @@ def test_what_comes_next_follows_from_the_files(store: Store, state: RoundState)
 
 
 def test_a_shard_that_went_missing_is_imagined_again(store: Store, state: RoundState) -> None:
-    for index in range(5):
+    for index in range(6):
         state.write_shard(index, RECORDS, {})
     state.write_step("dataset", {})
     store.delete(state.shard_path(4))

@@ -1,4 +1,8 @@
 import asyncio
+import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import REGISTRY
 
+from tests.tls_kit import Authority, make_authority, needs_openssl
 from world2vlm import errors, rpc
+from world2vlm.health import is_serving
+from world2vlm.tls import ClientTls
 from world2vlm.v1 import teacher_pb2, teacher_pb2_grpc
 
 NAME = "world2vlm.v1.TeacherService"
@@ -20,8 +27,9 @@ CATALOGUE: list[errors.World2VLMError] = [
     errors.GateRejectedError("collision", 0.125, "too near: 12 cm – really"),
     errors.PreconditionError("not now"),
     errors.DataCorruptedError("flipped"),
-    errors.OverloadedError("full"),
+    errors.OverloadedError("full", 0.25),
     errors.UnavailableError("away"),
+    errors.UnsupportedError("not here"),
     errors.UnauthenticatedError("no token"),
 ]
 
@@ -46,8 +54,12 @@ class Failing(teacher_pb2_grpc.TeacherServiceServicer):
         yield teacher_pb2.ImagineResponse()
 
 
+def service_of(servicer: Failing) -> rpc.Service:
+    return rpc.Service(NAME, servicer, teacher_pb2_grpc.add_TeacherServiceServicer_to_server)
+
+
 def server_of(servicer: Failing, port: int = 0) -> rpc.Server:
-    return rpc.Server([rpc.Service(NAME, servicer, teacher_pb2_grpc.add_TeacherServiceServicer_to_server)], port=port)
+    return rpc.Server([service_of(servicer)], port=port)
 
 
 def calls(port: int) -> list[Any]:
@@ -70,6 +82,8 @@ def test_every_error_of_the_catalogue_crosses_the_wire_whole(error: errors.World
             assert str(back.value) == str(error)
             if isinstance(back.value, errors.GateRejectedError):
                 assert (back.value.gate, back.value.figure) == ("collision", 0.125)
+            if isinstance(back.value, errors.OverloadedError):
+                assert back.value.retry_after_s == 0.25
 
 
 def test_the_catalogue_is_complete() -> None:
@@ -84,9 +98,36 @@ def test_other_errors_are_internal_and_say_nothing(caplog: pytest.LogCaptureFixt
                 call()
             assert caught.value.code() is grpc.StatusCode.INTERNAL
             assert "secret" not in caught.value.details()
-            with pytest.raises(errors.World2VLMError, match="internal error"):
+            with pytest.raises(errors.World2VLMError, match=r"^internal error in request [0-9a-f]{32}$"):
                 rpc.raise_domain_error(caught.value)
     assert caplog.text.count("a secret") == 2
+
+
+def test_bytes_that_are_no_message_are_invalid_and_the_parser_s_words_stay_inside() -> None:
+    with rpc.in_background(lambda: server_of(Failing())) as port, rpc.channel(f"127.0.0.1:{port}") as channel:
+        for call in (
+            lambda: channel.unary_unary(f"/{NAME}/DescribeTeacher")(b"\xff\xff", timeout=10),
+            lambda: list(channel.unary_stream(f"/{NAME}/Imagine")(b"\xff\xff", timeout=10)),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert caught.value.details() == "the request is not a message of this call's type"
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("robot-7:42", True), ("", False), ("two words", False), ("x" * 65, False)])
+def test_a_call_keeps_its_request_id_and_gets_one_where_it_has_none(sent: str, kept: bool) -> None:
+    for error in (None, errors.NotFoundError("none"), RuntimeError("inside")):
+        with rpc.in_background(lambda error=error: server_of(Failing(error))) as port:  # type: ignore[misc]
+            stub = teacher_pb2_grpc.TeacherServiceStub(rpc.channel(f"127.0.0.1:{port}"))
+            call = stub.DescribeTeacher.future(
+                teacher_pb2.DescribeTeacherRequest(), timeout=10, metadata=((rpc.REQUEST_ID, sent),)
+            )
+            assert call.code() is not grpc.StatusCode.UNAVAILABLE
+            name = dict(call.trailing_metadata())[rpc.REQUEST_ID]
+        assert name == sent if kept else re.fullmatch("[0-9a-f]{32}", name)
+        if isinstance(error, RuntimeError):
+            assert call.details() == f"internal error in request {name}"
 
 
 def test_calls_are_counted_by_status() -> None:
@@ -132,6 +173,50 @@ def test_health_and_reflection_know_the_service() -> None:
         assert NAME in {service.name for service in answer.list_services_response.service}
 
 
+def test_without_reflection_nobody_sees_the_schema() -> None:
+    with rpc.in_background(lambda: rpc.Server([service_of(Failing())], with_reflection=False)) as port:
+        assert is_serving(f"127.0.0.1:{port}", service=NAME)
+        stub = reflection_pb2_grpc.ServerReflectionStub(rpc.channel(f"127.0.0.1:{port}"))
+        with pytest.raises(grpc.RpcError) as caught:
+            list(
+                stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=10)
+            )
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.fixture(scope="module")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Authority, Authority]:
+    """Ours and a stranger's."""
+    folder = tmp_path_factory.mktemp("certificates")
+    return make_authority(folder / "ours"), make_authority(folder / "theirs")
+
+
+@needs_openssl
+def test_tls_is_spoken_with_those_who_trust_the_server(authorities: tuple[Authority, Authority]) -> None:
+    ours, theirs = authorities
+    with rpc.in_background(lambda: rpc.Server([service_of(Failing())], tls=ours.server())) as port:
+        url = f"localhost:{port}"
+        assert is_serving(url, tls=ours.client())
+        assert not is_serving(url, tls=theirs.client(), timeout=2)
+        assert not is_serving(url, timeout=2)
+
+
+@needs_openssl
+def test_mtls_lets_in_only_those_with_a_certificate_of_the_client_ca(authorities: tuple[Authority, Authority]) -> None:
+    ours, theirs = authorities
+    with rpc.in_background(lambda: rpc.Server([service_of(Failing())], tls=ours.server(ours.ca))) as port:
+        url = f"localhost:{port}"
+        assert is_serving(url, tls=ours.client("robot"))
+        assert not is_serving(url, tls=ours.client(), timeout=2)
+        certificate, key = ours.certificate("robot")
+        shown = {"WORLD2VLM_TLS_CLIENT_CERT": str(certificate), "WORLD2VLM_TLS_CLIENT_KEY": str(key)}
+        for environment, code in (({}, 1), ({"WORLD2VLM_TLS_CA": str(ours.ca), **shown}, 0)):
+            command = [sys.executable, "-m", "world2vlm.health", url, "--timeout", "3"]
+            assert subprocess.run(command, env={**os.environ, **environment}, timeout=60).returncode == code
+        stranger = ClientTls(ours.ca, *theirs.certificate("robot"))
+        assert not is_serving(url, tls=stranger, timeout=2)
+
+
 def test_a_taken_port_is_refused() -> None:
     with (
         rpc.in_background(lambda: server_of(Failing())) as port,
@@ -143,7 +228,7 @@ def test_a_taken_port_is_refused() -> None:
 
 def test_a_missing_ca_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(errors.InvalidInputError, match=r"ca\.pem"):
-        rpc.channel("localhost:1", tmp_path / "ca.pem")
+        rpc.channel("localhost:1", ClientTls(tmp_path / "ca.pem"))
 
 
 async def test_stop_says_not_serving_and_lets_a_stream_finish() -> None:

@@ -68,7 +68,9 @@ def store() -> Store:
 
 
 def start(store: Store, **changes: Any) -> RoundState:
-    plan = make_plan("r", student="s", train_scenes=4, test_scenes=2, scenes_per_shard=2, **changes)
+    plan = make_plan(
+        "r", student="s", train_scenes=2, test_scenes=2, calibration_scenes=2, scenes_per_shard=2, **changes
+    )
     state = RoundState(store, "r")
     state.create(plan)
     return state

@@ -4,6 +4,7 @@ import pytest
 
 from world2vlm.errors import InvalidInputError
 from world2vlm.settings import DEVELOPMENT_TOKEN, StudentSettings, TeacherSettings, TrainerSettings
+from world2vlm.tls import ClientTls, ServerTls
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,17 @@ def test_an_unknown_key_or_table_or_a_broken_file_fails(empty_folder: Path, text
 
 
 @pytest.mark.parametrize(
-    "values", [{"port": 70000}, {"max_workers": 0}, {"log_format": "xml"}, {"tls_cert": "a.pem"}, {"student": "A/B"}]
+    "values",
+    [
+        {"port": 70000},
+        {"max_workers": 0},
+        {"log_format": "xml"},
+        {"tls_cert": "a.pem"},
+        {"tls_client_ca": "a.pem"},
+        {"tls_client_cert": "a.pem", "tls_ca": "a.pem"},
+        {"tls_client_cert": "a.pem", "tls_client_key": "a.key"},
+        {"student": "A/B"},
+    ],
 )
 def test_a_bad_value_fails_by_name(values: dict[str, object]) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(values))):
@@ -67,6 +78,14 @@ def test_the_development_token_opens_loopback_only(monkeypatch: pytest.MonkeyPat
         StudentSettings.load(host="0.0.0.0")
     monkeypatch.setenv("WORLD2VLM_CONTROL_TOKEN", "secret")
     assert "secret" not in StudentSettings.load(host="0.0.0.0").model_dump_json()
+
+
+def test_tls_is_off_unless_it_is_set() -> None:
+    assert (StudentSettings.load().server_tls, StudentSettings.load().client_tls) == (None, None)
+    names = ("tls_cert", "tls_key", "tls_client_ca", "tls_ca", "tls_client_cert", "tls_client_key")
+    settings = StudentSettings.load(**{name: f"{name}.pem" for name in names})
+    assert settings.server_tls == ServerTls(Path("tls_cert.pem"), Path("tls_key.pem"), Path("tls_client_ca.pem"))
+    assert settings.client_tls == ClientTls(Path("tls_ca.pem"), Path("tls_client_cert.pem"), Path("tls_client_key.pem"))
 
 
 def test_settings_are_frozen() -> None:

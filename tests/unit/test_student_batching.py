@@ -1,13 +1,13 @@
 """The batcher: what waits together is answered together, in order, on the weights that it came for."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 
 import pytest
 
 from student_service.batching import Batcher
-from student_service.engines.base import Query, Reply
+from student_service.engines.base import Update
 from student_service.slots import Slot
 from tests.student_kit import DEADLINE_S, EchoEngine, query
 from world2vlm.errors import InvalidInputError
@@ -44,7 +44,7 @@ def test_what_waits_goes_together_up_to_the_limit(batcher: Batcher, engine: Echo
     assert all(outcome.queue_ms >= 0 and outcome.generate_ms >= 0 for outcome in outcomes)
 
 
-def test_batches_mix_neither_slots_nor_token_limits(batcher: Batcher, engine: EchoEngine) -> None:
+def test_slots_and_token_limits_are_answered_side_by_side(batcher: Batcher, engine: EchoEngine) -> None:
     old, other_engine = Slot(1, engine), EchoEngine()
     new = Slot(2, other_engine)
     hold_up(batcher, old, engine)
@@ -60,8 +60,19 @@ def test_batches_mix_neither_slots_nor_token_limits(batcher: Batcher, engine: Ec
     assert [(outcome.version, outcome.reply.text) for outcome in outcomes] == [
         (1, "a b c"), (1, "d e"), (2, "g"), (1, "h"),
     ]  # fmt: skip
-    assert engine.batches == [["first"], ["a b c"], ["d e f"], ["h"]]
+    assert engine.batches == [["first"], ["a b c", "d e f", "h"]]
     assert old.wait_drained(DEADLINE_S) and engine.closed and not other_engine.closed
+
+
+def test_a_query_joins_what_is_being_answered(batcher: Batcher, engine: EchoEngine) -> None:
+    slot = Slot(1, engine)
+    engine.gate.clear()
+    long = batcher.submit(slot, query("word " * 50), 50)
+    assert engine.entered.wait(DEADLINE_S)
+    short = batcher.submit(slot, query("short"), 8)
+    engine.gate.set()
+    assert short.result(DEADLINE_S).generate_ms < long.result(DEADLINE_S).generate_ms
+    assert engine.batches == [["word " * 50], ["short"]]
 
 
 def test_a_cancelled_query_is_dropped_and_lets_go_of_its_slot(batcher: Batcher, engine: EchoEngine) -> None:
@@ -75,16 +86,17 @@ def test_a_cancelled_query_is_dropped_and_lets_go_of_its_slot(batcher: Batcher, 
     assert engine.batches == [["first"], ["kept"]]
 
 
-def test_a_running_query_holds_its_slot_though_its_caller_is_gone(batcher: Batcher, engine: EchoEngine) -> None:
+def test_cancelling_stops_a_running_query_and_then_frees_its_slot(batcher: Batcher, engine: EchoEngine) -> None:
     slot = Slot(1, engine)
     engine.gate.clear()
-    future = batcher.submit(slot, query("running"), 8)
+    future = batcher.submit(slot, query("word " * 1000), 1000)
     assert engine.entered.wait(DEADLINE_S)
-    assert not future.cancel()
+    future.cancel()
     slot.retire()
     assert not engine.closed
     engine.gate.set()
     assert slot.wait_drained(DEADLINE_S) and engine.closed
+    assert len(engine.dropped) == 1
 
 
 def test_a_bad_query_fails_alone(batcher: Batcher, engine: EchoEngine) -> None:
@@ -98,25 +110,25 @@ def test_a_bad_query_fails_alone(batcher: Batcher, engine: EchoEngine) -> None:
         bad.result(DEADLINE_S)
 
 
-def test_streamed_text_is_never_told_twice(batcher: Batcher) -> None:
-    class FailsAfterSomeText(EchoEngine):
-        def answer(self, queries: Sequence[Query], max_new_tokens: int, on_text: object = None) -> list[Reply]:
-            replies = super().answer(queries, max_new_tokens, on_text)  # type: ignore[arg-type]
-            if len(queries) > 1:
+def test_a_step_that_fails_fails_what_it_worked_on_and_nothing_else(batcher: Batcher) -> None:
+    class OutOfMemoryEngine(EchoEngine):
+        def step(self) -> list[Update]:
+            updates = super().step()
+            if len(updates) > 1:
                 raise RuntimeError("out of memory")
-            return replies
+            return updates
 
-    engine = FailsAfterSomeText()
-    slot = Slot(1, engine)
+    engine = OutOfMemoryEngine()
+    slot, other = Slot(1, engine), Slot(2, EchoEngine())
     hold_up(batcher, slot, engine)
-    told: list[str] = []
-    streamed = batcher.submit(slot, query("a b"), 8, told.append)
-    plain = batcher.submit(slot, query("c"), 8)
+    lost = [batcher.submit(slot, query(text), 8) for text in ("a b", "c")]
+    fine = batcher.submit(other, query("d e"), 8)
     engine.gate.set()
-    assert plain.result(DEADLINE_S).reply.text == "c"
-    with pytest.raises(RuntimeError, match="memory"):
-        streamed.result(DEADLINE_S)
-    assert told == ["a", " b"]
+    assert fine.result(DEADLINE_S).reply.text == "d e"
+    for future in lost:
+        with pytest.raises(RuntimeError, match="memory"):
+            future.result(DEADLINE_S)
+    assert slot.holders == other.holders == 0
 
 
 def test_idle_tells_whether_a_batch_is_being_answered(batcher: Batcher, engine: EchoEngine) -> None:

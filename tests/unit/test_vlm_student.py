@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from tests.vlm_kit import noise, student
 from world2vlm.errors import InvalidInputError
+from world2vlm.tasks import TASKS, parse_answer
 from world2vlm.vlm import Prompt, StudentModel
-from world2vlm.vlm.student import _BatchStreamer
+from world2vlm.vlm.decoding import control_tokens
+from world2vlm.vlm.grammar import max_answer_tokens
 from world2vlm.vlm.vocabulary import number_words
 
 STUDENT = student()
@@ -160,6 +162,18 @@ def test_the_second_image_is_seen() -> None:
     assert not torch.allclose(first, second, atol=1e-3)
 
 
+def test_free_text_is_what_transformers_own_generate_says() -> None:
+    for prompt in PROMPTS:
+        inputs = STUDENT.processor.encode_batch([prompt.images], [prompt.text])
+        tokenizer = STUDENT.processor.tokenizer
+        output = STUDENT.model.generate(
+            **inputs, max_new_tokens=12, do_sample=False, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id, suppress_tokens=control_tokens(tokenizer),
+        )  # fmt: skip
+        expected = tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert STUDENT.answer([prompt], max_new_tokens=12)[0].text == expected
+
+
 def test_tokens_are_counted() -> None:
     reply = STUDENT.answer(PROMPTS[:1], max_new_tokens=5)[0]
     assert 1 <= reply.answer_tokens <= 5
@@ -181,12 +195,39 @@ def say(text: str, other: str, rest: float) -> StudentModel:
     return model
 
 
-@pytest.mark.parametrize(("said", "other"), [("yes", "no"), ("no", "yes"), ("true", "false"), ("false", "true")])
-def test_the_probability_of_a_binary_answer_is_normalised_over_its_pair(said: str, other: str) -> None:
-    reply = say(said, other, rest=0.0).answer(PROMPTS[:1], max_new_tokens=1)[0]
-    assert reply.text == said
+@pytest.mark.parametrize(
+    ("task", "said", "other"),
+    [("D2", "yes", "no"), ("D4", "no", "yes"), ("A4", "true", "false"), ("A4", "false", "true")],
+)
+def test_the_probability_of_a_binary_answer_is_normalised_over_its_pair(task: str, said: str, other: str) -> None:
+    prompt = Prompt(PROMPTS[1].images, PROMPTS[1].text, task)
+    reply = say(said, other, rest=0.0).answer([prompt])[0]
+    assert (reply.text, reply.answer_tokens) == (said, 2)
     # Logits 2 and 1 among a thousand zeros: over the pair alone that is sigmoid(1), over all words about 0.005.
     assert reply.probability == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-5)
+
+
+def test_a_temperature_changes_the_probability_and_not_the_answer() -> None:
+    prompt = Prompt(PROMPTS[1].images, PROMPTS[1].text, "D2")
+    model = say("yes", "no", rest=0.0)
+    model.temperatures = {"binary": 2.0, "box": 9.0}
+    reply = model.answer([prompt])[0]
+    assert reply.text == "yes"
+    assert reply.probability == pytest.approx(1 / (1 + math.exp(-0.5)), abs=1e-5)
+
+
+def test_a_calibration_is_saved_and_loaded_with_the_weights(tmp_path: Path) -> None:
+    model = student()
+    model.temperatures = {"binary": 1.5}
+    model.save(tmp_path)
+    assert StudentModel.load(tmp_path).temperatures == {"binary": 1.5}
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"binary": 0}', '{"binary": "hot"}', '{"other": 1}', '{"box": NaN}'])
+def test_a_broken_calibration_is_refused(folder: Path, text: str) -> None:
+    (folder / "calibration.json").write_text(text)
+    with pytest.raises(InvalidInputError, match="calibration"):
+        StudentModel.load(folder)
 
 
 def test_the_probability_of_a_longer_answer_is_the_product_of_its_tokens() -> None:
@@ -196,30 +237,20 @@ def test_the_probability_of_a_longer_answer_is_the_product_of_its_tokens() -> No
     assert reply.probability == pytest.approx((1 / (1 + math.exp(-1))) ** 3, rel=1e-4)
 
 
-def test_deltas_add_up_to_the_answers() -> None:
-    said = ["" for _ in PROMPTS]
-
-    def on_text(index: int, delta: str) -> None:
-        assert delta
-        said[index] += delta
-
-    replies = STUDENT.answer(PROMPTS, max_new_tokens=12, on_text=on_text)
-    # What is held back at the end can only be a character that never became whole.
-    assert [text.rstrip("\N{REPLACEMENT CHARACTER}") for text in (reply.text for reply in replies)] == said
-    assert replies == STUDENT.answer(PROMPTS, max_new_tokens=12)
+@pytest.mark.parametrize("task", TASKS)
+def test_an_untrained_student_answers_every_task_in_its_form(task: str) -> None:
+    for seed in range(5):
+        model = student(seed)
+        prompts = [Prompt(prompt.images, prompt.text, task) for prompt in PROMPTS]
+        for reply in model.answer(prompts):
+            parse_answer(task, reply.text)
+            assert 0 < reply.probability <= 1
+            assert reply.answer_tokens <= max_answer_tokens(task)
 
 
-def test_a_character_of_several_bytes_is_streamed_whole() -> None:
-    model = student()
-    pieces = model.processor.tokenizer("é", add_special_tokens=False)["input_ids"]
-    assert len(pieces) == 2
-    deltas: list[str] = []
-    streamer = _BatchStreamer(model.processor.tokenizer, lambda index, delta: deltas.append(delta))
-    streamer.put(torch.tensor([[1, 2, 3]]))
-    for token in (*pieces, *model.processor.encode_question("yes"), model.processor.tokenizer.eos_token_id):
-        streamer.put(torch.tensor([token]))
-    streamer.end()
-    assert deltas == ["é", "yes"]
+def test_a_typed_answer_is_never_cut_short() -> None:
+    with pytest.raises(InvalidInputError, match="up to 10 tokens"):
+        STUDENT.answer([Prompt(PROMPTS[1].images, "Where?", "D1")], max_new_tokens=9)
 
 
 @pytest.mark.parametrize("count", [0, 3])

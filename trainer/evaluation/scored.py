@@ -7,8 +7,8 @@ from world2vlm.errors import InvalidInputError
 from world2vlm.records import TaskRecord
 from world2vlm.scoring import score
 
-Answerer = Callable[[Sequence[tuple[tuple[str, ...], str]]], list[str]]
-"""Takes a batch of (image paths, question) and returns one response each."""
+Answerer = Callable[[Sequence[TaskRecord]], list[str]]
+"""Takes a batch of records, whose answers it must not look at, and returns one response each."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def evaluate(
     scored: list[Scored] = []
     for start in range(0, len(records), batch):
         part = records[start : start + batch]
-        responses = answer([(record.images, record.question) for record in part])
+        responses = answer(part)
         if len(responses) != len(part):
             raise InvalidInputError(f"the student gave {len(responses)} responses to {len(part)} questions")
         scored.extend(_score(record, response) for record, response in zip(part, responses, strict=True))

@@ -22,16 +22,16 @@ def ask(
     url: Annotated[str, typer.Option(help="The student, host:port; default: from the settings.")] = "",
 ) -> None:
     """Ask the running student a question about one or two images."""
-    from world2vlm.clients.student import StudentClient
+    from world2vlm.client import Student
     from world2vlm.settings import StudentSettings
 
     if bool(text) is bool(task):
         raise InvalidInputError("ask either a QUESTION or a --task")
     question = _question(task, actions, object, box, second_box) if task else text
-    images = [_read(path) for path in image or []]
     settings = StudentSettings.load()
-    with StudentClient(url or settings.student_url, ca=settings.tls_ca) as client:
-        reply = client.ask(images, question)
+    # Somebody waits at the terminal: where nobody answers, that is said at once.
+    with Student(url or settings.student_url, tls=settings.client_tls, retry=False) as student:
+        reply = student.ask(question, image or [])
     print(f"{reply.text}\nprobability {reply.probability:.3f}, checkpoint version {reply.version}")
 
 
@@ -47,10 +47,3 @@ def _question(task: str, actions: str, object: str, box: str, second_box: str) -
         parse_box(box) if box else None,
         parse_box(second_box) if second_box else None,
     )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidInputError(f"{path}: cannot be read: {error.strerror}") from error

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from world2vlm.errors import InvalidInputError
+
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report, the store and the logs.")] = Path("runs/demo"),
@@ -29,6 +31,8 @@ def up(
     from world2vlm.settings import StudentSettings, TeacherSettings
 
     teacher, student = TeacherSettings.load(), StudentSettings.load()
+    if student.server_tls and not student.client_tls:
+        raise InvalidInputError("the services serve with TLS: set tls_ca, so that they can be reached, too")
     config = StackConfig(
         store=student.store,
         logs=logs,
@@ -37,6 +41,7 @@ def up(
         redis_url=student.redis_url,
         beat=beat,
         control_token=student.control_token.get_secret_value(),
+        tls=student.client_tls,
     )
     signal.signal(signal.SIGTERM, _interrupt)
     try:

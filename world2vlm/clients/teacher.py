@@ -1,7 +1,6 @@
 """A synchronous client of the teacher service."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +14,7 @@ from world2vlm.bundles import Frame
 from world2vlm.cameras import Floats
 from world2vlm.errors import DataCorruptedError
 from world2vlm.images import decode_image
+from world2vlm.tls import ClientTls
 from world2vlm.v1 import spatial_pb2, teacher_pb2, teacher_pb2_grpc
 from world2vlm.worlds import WorldInfo
 
@@ -27,12 +27,12 @@ class TeacherClient:
 
     Args:
         url: `host:port`.
-        ca: PEM file to verify the server with; None = no TLS.
+        tls: what to trust and to show; None = no TLS.
         timeout: seconds that a call may take.
     """
 
-    def __init__(self, url: str, ca: Path | None = None, timeout: float = 300.0) -> None:
-        self._channel = rpc.channel(url, ca)
+    def __init__(self, url: str, tls: ClientTls | None = None, timeout: float = 300.0) -> None:
+        self._channel = rpc.channel(url, tls)
         self._stub: Any = teacher_pb2_grpc.TeacherServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout = timeout
 

@@ -11,7 +11,7 @@ from typing import Self
 
 from world2vlm.actions import parse_actions
 from world2vlm.boxes import Box
-from world2vlm.clients.student import StudentClient
+from world2vlm.client import Student
 from world2vlm.errors import World2VLMError
 from world2vlm.records import TaskRecord
 from world2vlm.report.asked import Asked
@@ -51,10 +51,11 @@ class QuestionLoad:
         return list(self._asked)
 
     def _run(self) -> None:
-        with StudentClient(self._url) as client:
+        # A question that fails counts as failed, though it might have gone well a moment later.
+        with Student(self._url, retry=False) as student:
             for question, images in itertools.cycle(self._questions):
                 started = time.monotonic()
-                self._asked.append(_ask(client, question, images))
+                self._asked.append(_ask(student, question, images))
                 if self._ended.wait(max(0.0, started + 1 / self.rate - time.monotonic())):
                     return
 
@@ -75,10 +76,10 @@ def typed_question(record: TaskRecord) -> Question:
     )
 
 
-def _ask(client: StudentClient, question: Question, images: Sequence[bytes]) -> Asked:
+def _ask(student: Student, question: Question, images: Sequence[bytes]) -> Asked:
     at, started = time.time(), time.perf_counter()
     try:
-        version, error = client.ask(images, question).version, ""
+        version, error = student.ask(question, images).version, ""
     except World2VLMError as failure:
         version, error = "", f"{failure.code}: {failure}"
     return Asked(at, 1000 * (time.perf_counter() - started), version, error)

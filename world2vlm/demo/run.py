@@ -89,6 +89,7 @@ def _plan(size: DemoSize) -> RoundPlan:
         id=f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}",
         train_scenes=size.train_scenes,
         test_scenes=size.test_scenes,
+        calibration_scenes=size.calibration_scenes,
         trajectories_per_scene=size.trajectories_per_scene,
         scenes_per_shard=size.scenes_per_shard,
         recipe=size.recipe,

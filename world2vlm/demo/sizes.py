@@ -12,6 +12,7 @@ class DemoSize:
     Attributes:
         train_scenes: rooms to train on.
         test_scenes: rooms held out.
+        calibration_scenes: rooms to fit probabilities on.
         trajectories_per_scene: trajectories of three actions in each room.
         scenes_per_shard: rooms one task imagines.
         recipe: training recipe.
@@ -23,6 +24,7 @@ class DemoSize:
 
     train_scenes: int
     test_scenes: int
+    calibration_scenes: int
     trajectories_per_scene: int
     scenes_per_shard: int
     recipe: str
@@ -35,9 +37,18 @@ class DemoSize:
 FULL = DemoSize(
     train_scenes=RoundPlan.train_scenes,
     test_scenes=RoundPlan.test_scenes,
+    calibration_scenes=RoundPlan.calibration_scenes,
     trajectories_per_scene=RoundPlan.trajectories_per_scene,
     scenes_per_shard=RoundPlan.scenes_per_shard,
     recipe=RoundPlan.recipe,
     steps=RoundPlan.steps,
 )
-MINI = DemoSize(train_scenes=12, test_scenes=4, trajectories_per_scene=3, scenes_per_shard=3, recipe="smoke", steps=10)
+MINI = DemoSize(
+    train_scenes=12,
+    test_scenes=4,
+    calibration_scenes=2,
+    trajectories_per_scene=3,
+    scenes_per_shard=3,
+    recipe="smoke",
+    steps=10,
+)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from world2vlm.broker import open_broker
 from world2vlm.health import is_serving
 from world2vlm.local.process import ManagedProcess
+from world2vlm.tls import ClientTls
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -36,6 +37,7 @@ class StackConfig:
         environment: more variables for all processes.
         worker_environment: more variables for the worker alone.
         control_token: for swaps and roll-backs; random by default.
+        tls: how to connect to the services; None = they serve without TLS.
     """
 
     store: str
@@ -47,6 +49,7 @@ class StackConfig:
     environment: Mapping[str, str] = field(default_factory=dict)
     worker_environment: Mapping[str, str] = field(default_factory=dict)
     control_token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    tls: ClientTls | None = None
 
 
 class Stack:
@@ -73,8 +76,8 @@ class Stack:
             worker = self._start("worker", ["trainer", "worker"], extra=self.config.worker_environment)
             if self.config.beat:
                 self._start("beat", ["trainer", "beat"])
-            teacher.wait_ready(lambda: is_serving(self.teacher_url, _HEALTH_SECONDS), _START_SECONDS)
-            student.wait_ready(lambda: is_serving(self.student_url, _HEALTH_SECONDS), _START_SECONDS)
+            teacher.wait_ready(lambda: self._serves(self.teacher_url), _START_SECONDS)
+            student.wait_ready(lambda: self._serves(self.student_url), _START_SECONDS)
             worker.wait_ready(self._worker_answers, _START_SECONDS)
             self._exits = self._exits.pop_all()
         return self
@@ -135,6 +138,9 @@ class Stack:
             "WORLD2VLM_STUDENT_URL": self.student_url,
             "WORLD2VLM_CONTROL_TOKEN": self.config.control_token,
         }
+
+    def _serves(self, url: str) -> bool:
+        return is_serving(url, _HEALTH_SECONDS, tls=self.config.tls)
 
     def _worker_answers(self) -> bool:
         with self._celery() as celery:

@@ -56,6 +56,7 @@ def build_report(
         "before": before,
         "after": after,
         "grounding": evaluation["grounding"],
+        "calibration": evaluation["calibration"],
         "decision": evaluation["decision"],
         "swap": _swap(promotion, asked, window),
         "dataset": {key: dataset[key] for key in ("digest", "records", "splits", "by_task", "bundles", "rejected")},

@@ -66,6 +66,34 @@ def latency_chart(asked: Sequence[Asked], swap: Mapping[str, Any]) -> str:
     return _svg(parts, "Latency of each question around the swap")
 
 
+def reliability_chart(calibration: Mapping[str, Any]) -> str:
+    """A panel for each kind of answer: how often answers were right against their probability, before and after."""
+    slot = _PLOT_WIDTH / max(1, len(calibration))
+    parts = []
+    for index, (kind, figures) in enumerate(calibration.items()):
+        left = _LEFT + slot * index + (slot - _PLOT_HEIGHT) / 2
+        parts.append(_square(left))
+        for side in ("before", "after"):
+            points = [(left + _PLOT_HEIGHT * b["probability"], _y(b["right"], 1.0)) for b in figures[side]["bins"]]
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+            parts.append(f'<g class="line {side}"><polyline points="{path}"/>')
+            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in points]
+            parts.append("</g>")
+        label = f"{kind}, n = {figures['n']}: ECE {figures['before']['ece']:.3f} → {figures['after']['ece']:.3f}"
+        parts.append(_text(left + _PLOT_HEIGHT / 2, _HEIGHT - 14, label, "middle"))
+    return _svg(parts, "Share of right answers against their probability")
+
+
+def _square(left: float) -> str:
+    right, bottom = left + _PLOT_HEIGHT, _TOP + _PLOT_HEIGHT
+    return (
+        f'<rect class="frame" x="{left:.1f}" y="{_TOP}" width="{_PLOT_HEIGHT}" height="{_PLOT_HEIGHT}"/>'
+        f'<line class="grid" x1="{left:.1f}" y1="{bottom}" x2="{right:.1f}" y2="{_TOP}"/>'
+        + _text(left - 6, bottom, "0", "end")
+        + _text(left - 6, _TOP + 10, "1", "end")
+    )
+
+
 def _round_up(value: float) -> float:
     """The smallest of 1, 2, 4, 8 times a power of ten that is not below `value`: its quarters are round numbers."""
     power = 10.0 ** math.floor(math.log10(max(value, 1.0)))

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from world2vlm.report import pictures
 from world2vlm.report.asked import Asked
-from world2vlm.report.charts import latency_chart, score_chart
+from world2vlm.report.charts import latency_chart, reliability_chart, score_chart
 from world2vlm.report.console import best_baseline, describe_outcome, describe_swap
 from world2vlm.report.pictures import Exhibit, Strip
 from world2vlm.tasks import TASKS
@@ -50,5 +50,6 @@ def render_page(
         colours={"given": pictures.GIVEN, "true": pictures.TRUE, "before": pictures.BEFORE, "after": pictures.AFTER},
         # Made of numbers and escaped names.
         scores=Markup(score_chart(report)),
+        reliability=Markup(reliability_chart(report["calibration"])),
         latency=Markup(latency_chart(asked, report["swap"])),
     )

@@ -197,8 +197,9 @@ class CheckpointServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SwapCheckpoint(self, request, context):
-        """Verify, load beside, warm, canary, flip, drain. NOT_FOUND: no such version. DATA_LOSS: a file differs from its
-        manifest. FAILED_PRECONDITION: the checkpoint is unfit, or another swap is under way. The old one keeps serving.
+        """Verify, load beside, warm, canary, flip, drain, release memory. NOT_FOUND: no such version. DATA_LOSS: a file
+        differs from its manifest. FAILED_PRECONDITION: the checkpoint is unfit, or is an adapter for another parent, or
+        another swap is under way. The old one keeps serving.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

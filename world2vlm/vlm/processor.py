@@ -92,12 +92,30 @@ class ClipProcessor(Qwen3VLProcessor):
         """Token ids up to the question: the user's turn and the clip's placeholders."""
         return self._encode(USER_TURN + VISION_START + IMAGE * self.image_tokens + VISION_END)
 
+    def clip_positions(self) -> tuple[NDArray[np.int64], int]:
+        """Qwen's (time, row, column) positions of `clip_ids`, int64 (P, 3), and the position of what follows."""
+        ids = self.clip_ids()
+        start = ids.index(self.image_token_id)
+        side = math.isqrt(self.image_tokens)
+        cells = [(start, start + row, start + column) for row in range(side) for column in range(side)]
+        after = start + side
+        tail = len(ids) - start - len(cells)
+        positions = [(i, i, i) for i in range(start)] + cells + [(after + i,) * 3 for i in range(tail)]
+        return np.array(positions), after + tail
+
+    def patch_order(self) -> torch.Tensor:
+        """Raster index of each patch in Qwen's order, in which the patches of one visual token are neighbours."""
+        merge = int(self.image_processor.merge_size)
+        blocks = self.grid // merge
+        raster = torch.arange(self.grid**2).view(blocks, merge, blocks, merge)
+        return raster.permute(0, 2, 1, 3).reshape(-1)
+
     def turn_ids(self) -> list[int]:
         """Token ids between the question and the answer."""
         return self._encode(f"{END}\n{ASSISTANT_TURN}")
 
     def encode_batch(self, views: Sequence[Sequence[Image.Image]], questions: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Encode prompts for `generate`, padded on the left.
+        """Encode prompts for transformers' own `generate`, padded on the left.
 
         Args:
             views: for each prompt one or two images, the earlier first.
@@ -110,7 +128,7 @@ class ClipProcessor(Qwen3VLProcessor):
         Raises:
             InvalidInputError: no or more than two images, or a bad question.
         """
-        frames = [self._clip(images) for images in views]
+        frames = [self.to_clip(images) for images in views]
         rows = [self.prompt_ids(question) for question in questions]
         length = max(map(len, rows))
         pad = self.tokenizer.pad_token_id
@@ -124,7 +142,12 @@ class ClipProcessor(Qwen3VLProcessor):
             "image_grid_thw": torch.tensor([[1, self.grid, self.grid]] * len(rows)),
         }
 
-    def _clip(self, images: Sequence[Image.Image]) -> NDArray[np.uint8]:
+    def to_clip(self, images: Sequence[Image.Image]) -> NDArray[np.uint8]:
+        """One or two views, the earlier first, as a clip: uint8 (2, frame_size, frame_size, 3).
+
+        Raises:
+            InvalidInputError: no or more than two images.
+        """
         if not 1 <= len(images) <= 2:
             raise InvalidInputError(f"a question takes one or two images, not {len(images)}")
         frames = [self.to_frame(image) for image in images]

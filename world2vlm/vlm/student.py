@@ -1,31 +1,42 @@
 """A student checkpoint in memory: transformers' model and processor, and answering with it."""
 
-from collections.abc import Callable, Sequence
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen3VLForConditionalGeneration
-from transformers.generation.streamers import BaseStreamer
 
 from world2vlm.errors import InvalidInputError
+from world2vlm.tasks import AnswerKind
+from world2vlm.vlm.decoding import Decoded, Decoder, Job, control_tokens
+from world2vlm.vlm.grammar import Grammars, max_answer_tokens
+from world2vlm.vlm.network import Network, TorchNetwork
 from world2vlm.vlm.processor import ClipProcessor
 
 MAX_NEW_TOKENS = 48
+# Answers that grow together where many are asked for at once.
+_ROWS = 32
+CALIBRATION_FILE = "calibration.json"
+_NO_STUDENT = "the checkpoint is no Qwen3-VL with a student's processor"
 # transformers' annotations do not describe these calls.
 _load_processor: Callable[..., Any] = AutoProcessor.from_pretrained
 _load_model: Callable[..., Any] = AutoModelForImageTextToText.from_pretrained
-_BINARY_WORDS = (("yes", "no"), ("true", "false"))
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One or two views, the earlier first, and a question about them."""
+    """One or two views, the earlier first, a question about them, and the task whose form the answer must have."""
 
     images: tuple[Image.Image, ...]
     text: str
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,8 @@ class Generation:
 
     Attributes:
         text: what the student said.
-        probability: product of its tokens' probabilities; for yes/no and true/false normalised over the two words.
+        probability: product of the probabilities of its choices among what the task's grammar allows (for yes or no:
+            normalised over the two), tempered by the checkpoint's calibration; of all tokens for free text.
         prompt_tokens: tokens of the prompt, the visual ones included.
         answer_tokens: tokens of the answer, the end token included.
     """
@@ -45,39 +57,21 @@ class Generation:
     answer_tokens: int
 
 
-class StudentModel:
-    """A loaded student. Not thread-safe: give it one calling thread."""
+class Student(ABC):
+    """Answers prompts with a network. Not thread-safe: give it one calling thread.
 
-    def __init__(self, model: Qwen3VLForConditionalGeneration, processor: ClipProcessor) -> None:
-        self.model = model
+    Args:
+        processor: the checkpoint's own.
+        temperatures: calibration, by answer kind (`AnswerKind.value`); 1 where a kind is missing.
+    """
+
+    def __init__(self, processor: ClipProcessor, temperatures: Mapping[str, float] | None = None) -> None:
         self.processor = processor
+        self.temperatures = dict(temperatures or {})
 
-    @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> "StudentModel":
-        """Load a checkpoint folder (safetensors only, no remote code).
-
-        Raises:
-            InvalidInputError: the files are no fit student, or a weight is not finite.
-        """
-        try:
-            processor = _load_processor(folder, local_files_only=True, trust_remote_code=False)
-            model, info = _load_model(
-                folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-        except Exception as error:  # transformers raises whatever the broken file provokes
-            raise InvalidInputError(f"no student can be loaded from this checkpoint: {error}") from error
-        _check_fit(model, processor, {*info["missing_keys"], *info["unexpected_keys"]})
-        return cls(model.to(device).eval(), processor)
-
-    def save(self, folder: Path) -> None:
-        """Write model and processor as safetensors and JSON; publish them through `world2vlm.checkpoints`."""
-        self.model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+    @abstractmethod
+    def network(self) -> Network:
+        """What runs the weights."""
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a question, without the images.
@@ -87,90 +81,194 @@ class StudentModel:
         """
         return len(self.processor.encode_question(text))
 
-    @torch.inference_mode()
-    def answer(
+    def decoder(
         self,
-        prompts: Sequence[Prompt],
-        max_new_tokens: int = MAX_NEW_TOKENS,
-        on_text: Callable[[int, str], None] | None = None,
-    ) -> list[Generation]:
-        """Answer a batch greedily.
+        rows: int,
+        max_prompt_tokens: int,
+        max_new_tokens: int,
+        temperatures: Mapping[str, Sequence[float]] | None = None,
+    ) -> Decoder:
+        """A decoder on this student's weights.
 
         Args:
-            prompts: what to answer; at least one.
-            max_new_tokens: where to stop at the latest.
-            on_text: called with (index of the prompt, text added) while the answers grow.
+            rows: answers at once.
+            max_prompt_tokens: tokens of a question at most.
+            max_new_tokens: tokens of an answer at most.
+            temperatures: see `Decoder`; by default the checkpoint's calibration.
+        """
+        if temperatures is None:
+            temperatures = {kind: [value] for kind, value in self.temperatures.items()}
+        length = max_prompt_tokens + len(self.processor.turn_ids()) + max_new_tokens
+        tokenizer = self.processor.tokenizer
+        return Decoder(
+            self.network(),
+            self.grammars,
+            eos=tokenizer.eos_token_id,
+            banned=control_tokens(tokenizer),
+            rows=rows,
+            length=length,
+            temperatures=temperatures,
+        )
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """The tasks' grammars over this student's tokenizer."""
+        return Grammars(self.processor.tokenizer)
+
+    def job(self, prompt: Prompt, max_new_tokens: int) -> Job:
+        """What the decoder needs to answer a prompt.
 
         Raises:
-            InvalidInputError: a prompt has no or too many images, or a bad question.
+            InvalidInputError: no or too many images, a bad question, or fewer tokens than the task's answer may need.
         """
-        inputs = self.processor.encode_batch([p.images for p in prompts], [p.text for p in prompts])
-        inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
-        streamer = _BatchStreamer(self.processor.tokenizer, on_text) if on_text else None
-        output = cast(Any, self.model).generate(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            return_dict_in_generate=True,
-            output_logits=True,
-            streamer=streamer,
-            eos_token_id=self.processor.tokenizer.eos_token_id,
-            pad_token_id=self.processor.tokenizer.pad_token_id,
-        )
-        answers = output.sequences[:, inputs["input_ids"].shape[1] :]
-        logits = torch.stack(output.logits, dim=1).float()
-        sizes = inputs["attention_mask"].sum(dim=1).tolist()
-        return [self._generation(*row) for row in zip(answers, logits, sizes, strict=True)]
+        if prompt.task and max_new_tokens < max_answer_tokens(prompt.task):
+            raise InvalidInputError(
+                f"an answer to {prompt.task} takes up to {max_answer_tokens(prompt.task)} tokens, not {max_new_tokens}"
+            )
+        tokens = [*self.processor.encode_question(prompt.text), *self.processor.turn_ids()]
+        return Job(self.processor.to_clip(prompt.images), tokens, prompt.task, max_new_tokens)
 
-    def _generation(self, tokens: torch.Tensor, logits: torch.Tensor, prompt_tokens: int) -> Generation:
-        tokenizer = self.processor.tokenizer
-        ends = (tokens == tokenizer.eos_token_id).nonzero()
-        count = int(ends[0, 0]) + 1 if len(ends) else len(tokens)
-        text: str = tokenizer.decode(tokens[:count], skip_special_tokens=True)
-        return Generation(text, self._probability(text, tokens[:count], logits[:count]), prompt_tokens, count)
+    def generation(self, job: Job, decoded: Decoded) -> Generation:
+        """A finished answer as text."""
+        prompt_tokens = len(self.processor.clip_ids()) + len(job.tokens)
+        text: str = self.processor.tokenizer.decode(list(decoded.ids), skip_special_tokens=True)
+        return Generation(text, decoded.probabilities[0], prompt_tokens, decoded.answer_tokens)
 
-    def _probability(self, text: str, tokens: torch.Tensor, logits: torch.Tensor) -> float:
-        for words in _BINARY_WORDS:
-            if text in words:
-                pair = logits[0, self.processor.tokenizer.convert_tokens_to_ids(list(words))]
-                return float(pair.softmax(dim=-1)[words.index(text)])
-        log_probabilities = logits.log_softmax(dim=-1).gather(1, tokens[:, None])
-        return float(log_probabilities.sum().exp())
+    def answer(self, prompts: Sequence[Prompt], max_new_tokens: int = MAX_NEW_TOKENS) -> list[Generation]:
+        """Answer many prompts greedily, in order.
+
+        Raises:
+            InvalidInputError: see `job`.
+        """
+        jobs = [self.job(prompt, max_new_tokens) for prompt in prompts]
+        decoded = self._decode(jobs, None)
+        return [self.generation(job, done) for job, done in zip(jobs, decoded, strict=True)]
+
+    def answer_at(
+        self, prompts: Sequence[Prompt], temperatures: Mapping[str, Sequence[float]]
+    ) -> list[tuple[str, tuple[float, ...]]]:
+        """Answers with their probabilities at several temperatures by answer kind, for calibration."""
+        jobs = [self.job(prompt, MAX_NEW_TOKENS) for prompt in prompts]
+        decoded = self._decode(jobs, temperatures)
+        return [(self.generation(job, done).text, done.probabilities) for job, done in zip(jobs, decoded, strict=True)]
+
+    def _decode(self, jobs: Sequence[Job], temperatures: Mapping[str, Sequence[float]] | None) -> list[Decoded]:
+        if not jobs:
+            return []
+        longest = max(len(job.tokens) for job in jobs)
+        most = max(job.max_new_tokens for job in jobs)
+        decoder = self.decoder(min(_ROWS, len(jobs)), longest, most, temperatures)
+        waiting = list(enumerate(jobs))[::-1]
+        found: dict[int, Decoded] = {}
+        while len(found) < len(jobs):
+            while waiting and decoder.active < decoder.capacity:
+                decoder.admit(*waiting.pop())
+            for progress in decoder.step():
+                if progress.decoded is not None:
+                    found[progress.key] = progress.decoded
+        return [found[index] for index in range(len(jobs))]
 
 
-def _check_fit(model: object, processor: object, strays: set[str]) -> None:
-    if not isinstance(processor, ClipProcessor) or not isinstance(model, Qwen3VLForConditionalGeneration):
-        raise InvalidInputError("the checkpoint is no Qwen3-VL with a student's processor")
+class StudentModel(Student):
+    """A student in torch.
+
+    Args:
+        model, processor: transformers' own.
+        temperatures: calibration, by answer kind (`AnswerKind.value`); 1 where a kind is missing.
+    """
+
+    def __init__(
+        self,
+        model: Qwen3VLForConditionalGeneration,
+        processor: ClipProcessor,
+        temperatures: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(processor, temperatures)
+        self.model = model
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> "StudentModel":
+        """Load a checkpoint folder (safetensors only, no remote code).
+
+        Raises:
+            InvalidInputError: the files are no fit student, or a weight is not finite.
+        """
+        processor = load_processor(folder)
+        try:
+            model, info = _load_model(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        except Exception as error:  # transformers raises whatever the broken file provokes
+            raise _unfit(error) from error
+        _check_fit(model, {*info["missing_keys"], *info["unexpected_keys"]})
+        return cls(model.to(device).eval(), processor, read_calibration(folder))
+
+    def save(self, folder: Path) -> None:
+        """Write model and processor as safetensors and JSON; publish them through `world2vlm.checkpoints`."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+        if self.temperatures:
+            write_calibration(folder, self.temperatures)
+
+    def network(self) -> Network:
+        """See `Student.network`."""
+        return TorchNetwork(self.model, self.processor)
+
+
+def write_calibration(folder: Path, temperatures: Mapping[str, float]) -> None:
+    """Store temperatures by answer kind with a checkpoint, before it is published."""
+    (folder / CALIBRATION_FILE).write_text(json.dumps(dict(temperatures), sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_calibration(folder: Path) -> dict[str, float]:
+    """A checkpoint's temperatures by answer kind; empty where it has none.
+
+    Raises:
+        InvalidInputError: they are broken.
+    """
+    path = folder / CALIBRATION_FILE
+    if not path.exists():
+        return {}
+    kinds = {kind.value for kind in AnswerKind}
+    try:
+        temperatures = {str(kind): float(value) for kind, value in json.loads(path.read_bytes()).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidInputError(f"the checkpoint's {CALIBRATION_FILE} is broken: {error}") from error
+    if not kinds >= set(temperatures) or not all(np.isfinite(v) and v > 0 for v in temperatures.values()):
+        raise InvalidInputError(f"the checkpoint's {CALIBRATION_FILE} needs temperatures above 0 by answer kind")
+    return temperatures
+
+
+def load_processor(folder: Path) -> ClipProcessor:
+    """A checkpoint's processor.
+
+    Raises:
+        InvalidInputError: it has none, or not a student's.
+    """
+    try:
+        processor = _load_processor(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises whatever the broken file provokes
+        raise _unfit(error) from error
+    if not isinstance(processor, ClipProcessor):
+        raise InvalidInputError(_NO_STUDENT)
+    return processor
+
+
+def _unfit(error: Exception) -> InvalidInputError:
+    # The error's own text may hold local paths.
+    return InvalidInputError(f"no student can be loaded from this checkpoint ({type(error).__name__})")
+
+
+def _check_fit(model: object, strays: set[str]) -> None:
+    if not isinstance(model, Qwen3VLForConditionalGeneration):
+        raise InvalidInputError(_NO_STUDENT)
     # transformers makes up at random what the file lacks, and only warns.
     if strays:
         raise InvalidInputError(f"the checkpoint's weights do not fit its config: {', '.join(sorted(strays)[:5])}")
     if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
         raise InvalidInputError("the checkpoint has weights that are not finite")
-
-
-class _BatchStreamer(BaseStreamer):
-    """Hands on the text that each step adds to each row (transformers' own streamer takes one row only)."""
-
-    def __init__(self, tokenizer: Any, on_text: Callable[[int, str], None]) -> None:
-        self._tokenizer = tokenizer
-        self._on_text = on_text
-        self._rows: list[list[int]] | None = None
-        self._said: list[str] = []
-
-    def put(self, value: torch.Tensor) -> None:
-        if self._rows is None:  # the first call brings the prompts
-            self._rows, self._said = [[] for _ in value], ["" for _ in value]
-            return
-        for index, token in enumerate(value.tolist()):
-            row = self._rows[index]
-            if row and row[-1] == self._tokenizer.eos_token_id:
-                continue
-            row.append(token)
-            text = self._tokenizer.decode(row, skip_special_tokens=True)
-            # A character of several bytes is held back until it is whole.
-            if text != self._said[index] and not text.endswith("\N{REPLACEMENT CHARACTER}"):
-                self._on_text(index, text[len(self._said[index]) :])
-                self._said[index] = text
-
-    def end(self) -> None:
-        """Nothing is held back at the end."""

@@ -1,0 +1,58 @@
+"""Swapping again and again in one process: nothing grows."""
+
+import os
+from pathlib import Path
+from tempfile import mkdtemp
+
+import psutil
+import pytest
+
+from tests.student_kit import png, publish, running_student
+from world2vlm.client import Student
+from world2vlm.vlm import StudentConfig, build_student
+
+SWAPS = 20
+# Less than two of the checkpoints: one that stayed behind each time would be seen ten times over.
+BOUND_MB = 24.0
+
+
+def wide_student(seed: int) -> Path:
+    """A student of about 13 MB, so that a leak would show."""
+    folder = Path(mkdtemp(prefix="wide-student-"))
+    sizes = StudentConfig(
+        frame_size=32, patch_size=8, merge_size=2, vision_layers=1, text_layers=4, vision_width=32, text_width=256
+    )
+    build_student(sizes, seed).save(folder)
+    return folder
+
+
+class Usage:
+    """What this process uses: megabytes in memory, threads, open files."""
+
+    def __init__(self) -> None:
+        process = psutil.Process()
+        self.rss_mb = process.memory_info().rss / 1e6
+        self.threads = process.num_threads()
+        self.files = len(os.listdir("/proc/self/fd"))
+
+
+def swap_forth_and_back(client: Student, swaps: int) -> Usage:
+    for index in range(swaps):
+        version = 3 - index % 2
+        assert client.swap(version)["to"] == version
+        assert client.ask("Where is the red chair?", [png()], 4).version == str(version)
+    return Usage()
+
+
+@pytest.mark.slow
+def test_twenty_swaps_leave_nothing_behind(tmp_path: Path) -> None:
+    with running_student(tmp_path, max_batch=2, watch_seconds=3600.0) as (_, client):
+        for seed in (1, 2):
+            folder = wide_student(seed)
+            assert (folder / "model.safetensors").stat().st_size > 12e6
+            publish(tmp_path, folder, f"seed {seed}")
+        before = swap_forth_and_back(client, 6)  # what grows once is loaded, and each version was there
+        after = swap_forth_and_back(client, SWAPS)
+    assert after.rss_mb - before.rss_mb < BOUND_MB
+    assert after.threads <= before.threads + 1  # a watch's thread that is about to end
+    assert after.files <= before.files

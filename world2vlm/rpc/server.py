@@ -1,0 +1,128 @@
+"""The servers' builder."""
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from world2vlm.errors import UnavailableError
+from world2vlm.rpc.channels import LIMITS
+from world2vlm.rpc.guard import Guard
+from world2vlm.tls import ServerTls, read_pem
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Service:
+    """One servicer: its full name, itself, and the generated function that adds it to a server."""
+
+    name: str
+    servicer: Any
+    add: Callable[[Any, grpc.aio.Server], None]
+
+
+class Server:
+    """A grpc.aio server with health checks, reflection if wanted, and error mapping.
+
+    Make it inside a running event loop.
+    """
+
+    def __init__(
+        self,
+        services: Sequence[Service],
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ServerTls | None = None,
+        *,
+        with_reflection: bool = True,
+    ) -> None:
+        self._services = services
+        # Without SO_REUSEPORT a second server on a taken port fails instead of taking half of its calls.
+        options = [*LIMITS, ("grpc.so_reuseport", 0)]
+        self._server = grpc.aio.server(interceptors=[Guard()], options=options)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        for service in services:
+            service.add(service.servicer, self._server)
+        if with_reflection:
+            names = [service.name for service in services]
+            reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+        self.port = self._bind(f"{host}:{port}", tls)
+
+    def _bind(self, address: str, tls: ServerTls | None) -> int:
+        try:
+            if tls is None:
+                return int(self._server.add_insecure_port(address))
+            return int(self._server.add_secure_port(address, _credentials(tls)))
+        except RuntimeError as error:
+            raise UnavailableError(f"cannot listen on {address}: {error}") from error
+
+    async def start(self) -> int:
+        """Start answering and report SERVING. Returns the port."""
+        await self._server.start()
+        for service in self._services:
+            await self._health.set(service.name, health_pb2.HealthCheckResponse.SERVING)
+        return self.port
+
+    async def stop(self, grace: float) -> None:
+        """Report NOT_SERVING, take no new calls, let those in flight finish for `grace` seconds, then cancel them."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)
+
+    async def run(self, grace: float) -> None:
+        """Serve until SIGTERM or SIGINT, then stop."""
+        loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        port = await self.start()
+        log.info("serving %s on port %d", ", ".join(service.name for service in self._services), port)
+        await stopping.wait()
+        log.info("draining for at most %g s", grace)
+        await self.stop(grace)
+
+
+@contextmanager
+def in_background(make: Callable[[], Server], grace: float = 1.0) -> Iterator[int]:
+    """Run a server on an event loop of its own in a thread, for synchronous code in the same process.
+
+    Args:
+        make: builds the server; called on that loop.
+        grace: seconds that calls in flight may take at the end.
+
+    Yields:
+        The port.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="rpc", daemon=True)
+    thread.start()
+
+    async def start() -> Server:
+        server = make()
+        await server.start()
+        return server
+
+    try:
+        server = asyncio.run_coroutine_threadsafe(start(), loop).result()
+        try:
+            yield server.port
+        finally:
+            asyncio.run_coroutine_threadsafe(server.stop(grace), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
+    client_ca = read_pem(tls.client_ca) if tls.client_ca else None
+    pair = (read_pem(tls.key), read_pem(tls.certificate))
+    return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)

@@ -1,0 +1,249 @@
+"""Continuous batching: many answers grow together, each under its own grammar; answers come and go at every step.
+
+Greedy. Tokens that a grammar forces cost no forward pass of their own: they ride along with the next choice.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from world2vlm.tasks import get_task
+from world2vlm.vlm.grammar import Constraint, Grammars
+from world2vlm.vlm.network import Chunk, Network
+
+# Tokens that a grammar forces at a time at most, with some room.
+_FORCED_ROOM = 8
+_PREFIX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Job:
+    """One question to decode an answer for.
+
+    Attributes:
+        clip: uint8 (2, S, S, 3).
+        tokens: ids after the clip: the question and the beginning of the answer's turn.
+        task: whose form the answer must have; empty for free text.
+        max_new_tokens: where to stop at the latest.
+    """
+
+    clip: NDArray[np.uint8]
+    tokens: Sequence[int]
+    task: str
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A finished answer: its ids without the end token, how many tokens count, its probability at each temperature."""
+
+    ids: tuple[int, ...]
+    answer_tokens: int
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a step added to one answer; `decoded` once it has ended."""
+
+    key: int
+    ids: tuple[int, ...]
+    decoded: Decoded | None
+
+
+@dataclass
+class _Row:
+    key: int
+    job: Job
+    constraint: Constraint | None
+    temperatures: torch.Tensor
+    log_probabilities: torch.Tensor
+    pending: list[int]
+    length: int
+    answer: list[int] = field(default_factory=list)
+    untold: list[int] = field(default_factory=list)
+
+
+class PrefixCache:
+    """The prefixes of the clips seen last, by content, up to so many bytes.
+
+    Attributes:
+        hits, misses: how often a prefix was found and had to be computed.
+    """
+
+    def __init__(self, network: Network, max_bytes: int = _PREFIX_BYTES) -> None:
+        self._network = network
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._known: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self.hits = self.misses = 0
+
+    def get(self, clips: Sequence[NDArray[np.uint8]]) -> list[torch.Tensor]:
+        """The prefixes of clips; the unknown ones are computed in one pass."""
+        digests = [blake2b(clip.tobytes(), digest_size=16).digest() for clip in clips]
+        unknown = {d: clip for d, clip in zip(digests, clips, strict=True) if d not in self._known}
+        self.misses += len(unknown)
+        self.hits += len(clips) - len(unknown)
+        found = {d: self._known[d] for d in digests if d in self._known}
+        if unknown:
+            found.update(zip(unknown, self._network.read(np.stack(list(unknown.values()))), strict=True))
+        for digest in digests:
+            self._keep(digest, found[digest])
+        return [found[digest] for digest in digests]
+
+    def _keep(self, digest: bytes, prefix: torch.Tensor) -> None:
+        if digest not in self._known:
+            self._known[digest] = prefix
+            self._bytes += prefix.nbytes
+        self._known.move_to_end(digest)
+        while self._bytes > self._max_bytes:
+            _, dropped = self._known.popitem(last=False)
+            self._bytes -= dropped.nbytes
+
+
+class Decoder:
+    """Grows up to `rows` answers at once. Not thread-safe.
+
+    Args:
+        network: what runs the weights.
+        grammars: of the tasks.
+        eos: the end token.
+        banned: tokens that free text must not hold: the other control tokens.
+        rows: answers at once.
+        length: tokens of a prompt and its answer at most, the prefix not counted.
+        temperatures: by answer kind (`AnswerKind.value`), all equally many: what divides the logits when probabilities
+            are taken; 1 where a kind is missing. They never change an answer.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        grammars: Grammars,
+        *,
+        eos: int,
+        banned: Iterable[int],
+        rows: int,
+        length: int,
+        temperatures: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        self.capacity = rows
+        self.prefixes = PrefixCache(network)
+        self._network = network
+        self._grammars = grammars
+        self._eos = eos
+        self._banned = list(banned)
+        self._temperatures = {kind: torch.tensor(values) for kind, values in (temperatures or {}).items()}
+        self._plain = torch.ones(max(map(len, self._temperatures.values()), default=1))
+        self._cache = network.new_cache(rows, network.prefix_length + length + _FORCED_ROOM)
+        self._rows: list[_Row] = []
+        self._new: list[_Row] = []
+
+    @property
+    def active(self) -> int:
+        """Answers that have not ended."""
+        return len(self._rows) + len(self._new)
+
+    def admit(self, key: int, job: Job) -> None:
+        """Take in a job; its first step comes with the next `step`. At most `capacity` at once."""
+        if self.active >= self.capacity:
+            raise RuntimeError(f"the decoder has {self.capacity} rows, and all are taken")
+        constraint, temperatures, forced = None, self._plain, []
+        if job.task:
+            constraint = self._grammars.constraint(job.task)
+            temperatures = self._temperatures.get(get_task(job.task).kind.value, self._plain)
+            forced = constraint.begin()
+        pending, length = [*job.tokens, *forced], self._network.prefix_length
+        self._new.append(
+            _Row(key, job, constraint, temperatures, 0 * temperatures, pending, length, forced, list(forced))
+        )
+
+    def drop(self, key: int) -> None:
+        """Forget an answer; nothing happens where it has ended."""
+        self._new = [row for row in self._new if row.key != key]
+        for index, row in enumerate(self._rows):
+            if row.key == key:
+                self._remove(index)
+                return
+
+    @torch.inference_mode()
+    def step(self) -> list[Progress]:
+        """Let each answer grow by one choice and what it forces. Empty where there is nothing to do."""
+        old = len(self._rows)
+        self._start_new()
+        chunks = [rows for rows in (range(old), range(old, len(self._rows))) if rows]
+        logits = [self._extend(rows) for rows in chunks]
+        progress, ended = [], []
+        for index, (row, scores) in enumerate(zip(self._rows, (s for block in logits for s in block), strict=True)):
+            added, is_done = self._choose(row, scores)
+            decoded = self._finish(row) if is_done else None
+            if is_done:
+                ended.append(index)
+            progress.append(Progress(row.key, (*row.untold, *added), decoded))
+            row.untold = []
+        for index in reversed(ended):
+            self._remove(index)
+        return progress
+
+    def _start_new(self) -> None:
+        if not self._new:
+            return
+        for row, prefix in zip(self._new, self.prefixes.get([row.job.clip for row in self._new]), strict=True):
+            self._cache.write_prefix(len(self._rows), prefix)
+            self._rows.append(row)
+        self._new = []
+
+    def _extend(self, rows: range) -> torch.Tensor:
+        chosen = [self._rows[index] for index in rows]
+        chunk = Chunk(rows.start, [row.pending for row in chosen], [row.length for row in chosen])
+        logits = self._network.extend(self._cache, chunk)
+        for row in chosen:
+            row.length += len(row.pending)
+            row.pending = []
+        return logits
+
+    def _choose(self, row: _Row, logits: torch.Tensor) -> tuple[list[int], bool]:
+        """Add the likeliest allowed token and what it forces. Returns what was added, and whether that is all."""
+        if row.constraint is None:
+            logits[self._banned] = -torch.inf
+        else:
+            allowed = torch.from_numpy(row.constraint.allowed())
+            logits[len(allowed) :] = -torch.inf
+            logits[: len(allowed)][~allowed.to(logits.device)] = -torch.inf
+        token = int(logits.argmax())
+        row.log_probabilities = row.log_probabilities + _log_probability(logits, token, row.temperatures)
+        if token == self._eos:
+            return [], True
+        added = [token]
+        if row.constraint is not None:
+            added += row.constraint.take(token)
+        is_done = row.constraint is not None and row.constraint.is_done
+        row.pending = added[: max(1, row.job.max_new_tokens - len(row.answer))]
+        row.answer += row.pending
+        return row.pending, is_done or len(row.answer) >= row.job.max_new_tokens
+
+    def _finish(self, row: _Row) -> Decoded:
+        is_cut = len(row.answer) >= row.job.max_new_tokens
+        return Decoded(tuple(row.answer), len(row.answer) + (not is_cut), tuple(row.log_probabilities.exp().tolist()))
+
+    def _remove(self, index: int) -> None:
+        """Free a row: the last one takes its place, so that rows in use stay together."""
+        last = self._rows.pop()
+        if index < len(self._rows):
+            self._cache.move(len(self._rows), index, last.length)
+            self._rows[index] = last
+
+
+def _log_probability(logits: torch.Tensor, token: int, temperatures: torch.Tensor) -> torch.Tensor:
+    scaled = logits.cpu() / temperatures[:, None]
+    return scaled[:, token] - scaled.logsumexp(dim=-1)
+
+
+def control_tokens(tokenizer: Any) -> list[int]:
+    """Ids of the control tokens, the end token excepted."""
+    return [token for token in tokenizer.all_special_ids if token != tokenizer.eos_token_id]

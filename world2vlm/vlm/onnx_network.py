@@ -1,0 +1,133 @@
+"""The student's forward passes on onnxruntime."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from world2vlm.errors import PreconditionError
+from world2vlm.vlm.network import Chunk, RowCache
+from world2vlm.vlm.onnx_cache import EXTEND, READ, WEIGHTS
+from world2vlm.vlm.processor import ClipProcessor
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_DTYPES = {torch.float32: np.float32, torch.int64: np.int64}
+_INPUTS_BEFORE_PAST = 3
+_ERRORS_ONLY = 3
+
+
+class OnnxNetwork:
+    """A student's two graphs on onnxruntime: a `world2vlm.vlm.network.Network`.
+
+    Args:
+        export: folder with the graphs (`world2vlm.vlm.onnx_cache`).
+        weights: the checkpoint's, float32, by name; both sessions use this memory, nothing else may write to it.
+        processor: the checkpoint's own.
+        device: `cpu`, or `cuda` where onnxruntime has been built for it.
+
+    Raises:
+        PreconditionError: onnxruntime cannot run the graphs, or not on this device.
+    """
+
+    def __init__(
+        self, export: Path, weights: Mapping[str, torch.Tensor], processor: ClipProcessor, device: str = "cpu"
+    ) -> None:
+        self._processor = processor
+        self._device = torch.device(device)
+        self.prefix_length = len(processor.clip_ids())
+        # The sessions refer to these, and do not keep them alive.
+        self._values = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(weight.numpy()) for name, weight in weights.items()
+        }
+        used = json.loads((export / WEIGHTS).read_bytes())
+        self._read, self._extend = (self._open(export / name, used[name]) for name in (READ, EXTEND))
+        self._past = [past.name for past in self._extend.get_inputs()[_INPUTS_BEFORE_PAST:]]
+        _, self._heads, _, self._dim = self._extend.get_inputs()[-1].shape
+        self._vocabulary: int = self._extend.get_outputs()[0].shape[1]
+
+    @property
+    def _layers(self) -> int:
+        return len(self._past) // 2
+
+    def new_cache(self, rows: int, length: int) -> RowCache:
+        """See `Network.new_cache`."""
+        like = torch.zeros(1, device=self._device)
+        return RowCache(self._layers, rows, self._heads, length, self._dim, like)
+
+    def read(self, clips: NDArray[np.uint8]) -> list[torch.Tensor]:
+        """See `Network.read`."""
+        patches = self._processor.clip_patches(clips).to(self._device)
+        shape = (len(clips), self._layers, 2, self._heads, self.prefix_length, self._dim)
+        (prefixes,) = self._run(self._read, {"patches": patches}, {"prefixes": shape})
+        return [prefix.clone() for prefix in prefixes]
+
+    def extend(self, cache: RowCache, chunk: Chunk) -> torch.Tensor:
+        """See `Network.extend`."""
+        count, width = len(chunk.tokens), max(map(len, chunk.tokens))
+        rows = slice(chunk.first, chunk.first + count)
+        longest = max(chunk.starts)
+        starts = torch.tensor(chunk.starts, device=self._device)
+        inputs = {
+            "tokens": torch.tensor([[*row, *[0] * (width - len(row))] for row in chunk.tokens], device=self._device),
+            "starts": starts,
+            "lasts": torch.tensor([len(row) - 1 for row in chunk.tokens], device=self._device),
+        }
+        past = (tensor for pair in zip(cache.keys, cache.values, strict=True) for tensor in pair)
+        inputs.update((name, kept[rows, :, :longest]) for name, kept in zip(self._past, past, strict=True))
+        shapes = {
+            "logits": (count, self._vocabulary),
+            "new": (self._layers, 2, count, self._heads, width, self._dim),
+        }
+        logits, new = self._run(self._extend, inputs, shapes)
+        _append(cache, chunk, new)
+        return logits
+
+    def _open(self, path: Path, weights: list[str]) -> Any:
+        provider = _PROVIDERS.get(self._device.type, "")
+        if provider not in onnxruntime.get_available_providers():
+            raise PreconditionError(f"this onnxruntime does not run on {self._device.type!r}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        # It keeps a plan for each shape that it has ever seen, and a student sees new ones for ever.
+        options.enable_mem_pattern = False
+        # Threads that wait would take time from whatever loads beside.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_external_initializers(weights, [self._values[name] for name in weights])
+        try:
+            return onnxruntime.InferenceSession(path, options, providers=[provider])
+        except Exception as error:  # onnxruntime has an exception class for each status, with no common base
+            raise PreconditionError(f"onnxruntime cannot run {path.name} ({type(error).__name__})") from error
+
+    def _run(
+        self, session: Any, inputs: Mapping[str, torch.Tensor], outputs: Mapping[str, tuple[int, ...]]
+    ) -> list[torch.Tensor]:
+        """Run on torch's memory: nothing is copied but what does not lie in one piece."""
+        binding = session.io_binding()
+        device, index = self._device.type, self._device.index or 0
+        held = {name: tensor.contiguous() for name, tensor in inputs.items()}
+        results = {name: torch.empty(shape, device=self._device) for name, shape in outputs.items()}
+        for tensors, bind in ((held, binding.bind_input), (results, binding.bind_output)):
+            for name, tensor in tensors.items():
+                bind(name, device, index, _DTYPES[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
+        if device == "cuda":
+            torch.cuda.synchronize(self._device)
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return list(results.values())
+
+
+def _append(cache: RowCache, chunk: Chunk, new: torch.Tensor) -> None:
+    """Write new keys and values (layers, 2, B, heads, C, dim) behind each row's; a short row's padding, too."""
+    count, width = new.shape[2], new.shape[4]
+    rows = torch.arange(chunk.first, chunk.first + count, device=new.device)[:, None]
+    columns = torch.tensor(chunk.starts, device=new.device)[:, None] + torch.arange(width, device=new.device)
+    for layer, (keys, values) in enumerate(new.transpose(3, 4)):
+        cache.keys[layer][rows, :, columns] = keys
+        cache.values[layer][rows, :, columns] = values
