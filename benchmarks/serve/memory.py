@@ -1,0 +1,71 @@
+"""Memory over a swap, with checkpoints that are heavy enough for it to be the weights'."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from benchmarks.serve import checkpoints
+from benchmarks.serve.asking import OK
+from benchmarks.serve.findings import Claim, Part
+from benchmarks.serve.load import steady
+from benchmarks.serve.questions import Item
+from benchmarks.serve.sides import Side, controller, ours
+from benchmarks.serve.usage import Usage, peak_of
+
+_SWAPS = 3
+_ENOUGH_S = 600.0
+_RATE = 4.0
+_SLICE_S = 1.0
+# The cache of keys and values is next to nothing beside full-size weights; here it would not be.
+_SETTINGS = {"MAX_BATCH": 2, "MAX_QUESTION_TOKENS": 160}
+
+
+def measure_memory(folder: Path, items: Sequence[Item], megabytes: float) -> Part:
+    """Swap to and fro between two heavy students while a client asks.
+
+    In shares of one checkpoint's weights: 1 is what the service used before the swap, so 2 is a second set of weights
+    beside it and nothing more.
+    """
+    first, second = (checkpoints.heavy(folder / name, megabytes, seed) for seed, name in enumerate(("one", "two")))
+    weights = checkpoints.weight_bytes(first)
+    peaks, after, failed = list[float](), list[float](), 0
+    with ours(folder, first, _SETTINGS) as side, controller(side) as control:
+        checkpoints.publish(folder / "store", second, "second")
+        asyncio.run(_while_asked(side, items, lambda: control.swap(2, _ENOUGH_S)))  # what grows once is grown
+        before = Usage.of(side.pid).rss
+        for number in range(_SWAPS):
+            version = 1 + number % 2
+            with peak_of(side.pid) as peak:
+                failed += asyncio.run(_while_asked(side, items, partial(control.swap, version, _ENOUGH_S)))
+            peaks.append(1 + (peak.rss - before) / weights)
+            after.append(1 + (Usage.of(side.pid).rss - before) / weights)
+    figures = {
+        "weights, MB": weights / 1e6,
+        "service, MB": before / 1e6,
+        "peaks, shares": peaks,
+        "after, shares": after,
+        "failed": failed,
+    }
+    claims = [
+        Claim("most memory in a swap, in shares of the weights", max(peaks), 2.1),
+        Claim("memory after a swap, in shares of the weights", median(after), 1.1),
+    ]
+    return Part(figures, claims)
+
+
+async def _while_asked(side: Side, items: Sequence[Item], change: Callable[[], object]) -> int:
+    """Ask a few questions a second during a change and after it; returns how many of its questions failed."""
+    asker = side.connect(items)
+    failed = 0
+    try:
+        changing = asyncio.ensure_future(asyncio.to_thread(change))
+        while not changing.done():
+            asked = await steady(asker, len(items), _RATE, _SLICE_S)
+            failed += len(asked.samples) - len(asked.of(OK))
+        await changing
+        await steady(asker, len(items), _RATE, _SLICE_S)
+    finally:
+        await asker.close()
+    return failed

@@ -1,0 +1,128 @@
+"""Throughput with many clients and latency with one, ours beside the others; the sides take turns."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from benchmarks.serve.asking import OK
+from benchmarks.serve.findings import Claim, Part
+from benchmarks.serve.load import Asked, closed, percentile
+from benchmarks.serve.questions import Item
+from benchmarks.serve.sides import Side
+from benchmarks.serve.usage import cpu_seconds
+
+CLIENTS = 16
+_WARM_S = 1.0
+OURS, SEEN = "ours", "ours, pictures seen before"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One side's loads in one round, and the seconds of processor time that it took for them."""
+
+    many: Asked
+    one: Asked
+    many_cpu_s: float
+    one_cpu_s: float
+
+
+def compare(sides: Sequence[Side], items: Sequence[Item], seen: Sequence[Item], rounds: int, seconds: float) -> Part:
+    """Load each side in turn, `rounds` times: 16 clients, then one, for `seconds` each.
+
+    Args:
+        sides: ours first.
+        items: questions that all have pictures of their own.
+        seen: questions that share pictures; only sides with a cache gain by them.
+        rounds: how often.
+        seconds: how long each load lasts.
+    """
+    found: dict[str, list[Round]] = defaultdict(list)
+    for number in range(rounds):
+        for side in sides:
+            with side.alone(sides):
+                # New pictures every time, as far as they reach: a round must not profit from the one before.
+                share = len(items) // rounds
+                found[side.name].append(_load(side, items[number * share : (number + 1) * share], seconds))
+                if side.name in (OURS, "Triton"):
+                    found[f"{side.name}, pictures seen before"].append(_load(side, seen, seconds))
+    figures = {name: _figures(loads) for name, loads in found.items()}
+    return Part({**figures, "same answers": _agreement(found)}, _claims(figures))
+
+
+def _load(side: Side, items: Sequence[Item], seconds: float) -> Round:
+    half = len(items) // 2
+
+    async def run() -> Round:
+        many, one = side.connect(items[half:]), side.connect(items[:half])
+        try:
+            await closed(many, len(items) - half, CLIENTS, _WARM_S)
+            start = cpu_seconds(side.pid)
+            # The same questions on every side, and none that warmed it up.
+            asked = await closed(many, len(items) - half, CLIENTS, seconds, first=(len(items) - half) // 4)
+            between = cpu_seconds(side.pid)
+            alone = await closed(one, half, 1, seconds)
+            return Round(asked, alone, between - start, cpu_seconds(side.pid) - between)
+        finally:
+            await many.close()
+            await one.close()
+
+    return asyncio.run(run())
+
+
+def _figures(rounds: Sequence[Round]) -> dict[str, Any]:
+    failed = sum(len(load.samples) - len(load.of(OK)) for each in rounds for load in (each.many, each.one))
+    return {
+        "answers/s": median(each.many.per_second for each in rounds),
+        "p50 at 16, ms": median(percentile(each.many.of(OK), 50) for each in rounds),
+        "p99 at 16, ms": median(percentile(each.many.of(OK), 99) for each in rounds),
+        "p50 at 1, ms": median(percentile(each.one.of(OK), 50) for each in rounds),
+        "p99 at 1, ms": median(percentile(each.one.of(OK), 99) for each in rounds),
+        # What a busy machine does not change.
+        "cpu ms an answer at 16": median(1000 * each.many_cpu_s / len(each.many.samples) for each in rounds),
+        "cpu ms an answer at 1": median(1000 * each.one_cpu_s / len(each.one.samples) for each in rounds),
+        "tokens": median(each.many.tokens for each in rounds),
+        "failed": failed,
+        "each round, answers/s": [each.many.per_second for each in rounds],
+    }
+
+
+def _agreement(found: Mapping[str, list[Round]]) -> dict[str, float]:
+    """The share of questions to which a side says what ours says: they run the same model."""
+    ours = _texts(found[OURS])
+    shares = {}
+    for name, rounds in found.items():
+        if name != OURS and "seen" not in name:
+            theirs = _texts(rounds)
+            both = ours.keys() & theirs.keys()
+            shares[name] = sum(ours[key] == theirs[key] for key in both) / max(1, len(both))
+    return shares
+
+
+def _texts(rounds: Sequence[Round]) -> dict[tuple[int, int], str]:
+    return {
+        (number, sample.index): sample.told.text for number, each in enumerate(rounds) for sample in each.one.of(OK)
+    }
+
+
+def _claims(figures: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
+    mine, claims = figures[OURS], []
+    if others := {name: figures[name] for name in ("generate()", "LitServe") if name in figures}:
+        rate = max(side["answers/s"] for side in others.values())
+        latency = min(side["p50 at 1, ms"] for side in others.values())
+        better = f"against the better of {' and '.join(others)}"
+        for name, kind in ((OURS, "new pictures"), (SEEN, "pictures seen before")):
+            many, one = figures[name]["answers/s"] / rate, figures[name]["p50 at 1, ms"] / latency
+            claims += [
+                Claim(f"answers/s at {CLIENTS} clients {better}, {kind}", many, 3, True),
+                Claim(f"p50 at one client {better}, {kind}", one, 0.5),
+            ]
+    if "Triton" in figures:
+        theirs = figures["Triton"]
+        claims += [
+            Claim("answers/s against Triton's python backend", mine["answers/s"] / theirs["answers/s"], 1, True),
+            Claim("p50 at one client against Triton's", mine["p50 at 1, ms"] / theirs["p50 at 1, ms"], 1),
+        ]
+    return claims
