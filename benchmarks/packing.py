@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from benchmarks.rooms import find_trajectories, imagine
 from benchmarks.timing import Result, interleave
 from teacher_service.worlds.renderer import RendererWorld
+from trainer.clip_source import ClipSource
 from trainer.labelling import label
 from trainer.packing import IGNORE, Example, PackedStudent
-from trainer.sft import ClipSource, SftConfig
+from trainer.sft_config import SftConfig
 from world2vlm.bundles import Bundle, read_bundle, write_bundle
 from world2vlm.vlm import StudentModel
 from world2vlm.vlm.base import BASE_STUDENT
@@ -75,14 +76,15 @@ def make_batch(student: StudentModel, clips: int, questions: int, scenes: int) -
     Every answer token counts the same and coordinates are plain classes: that is the loss transformers has.
     """
     world = RendererWorld(cache=scenes)
-    config = SftConfig(clips=clips, questions=questions)
+    config = SftConfig(clips=clips, questions=questions, row_tokens=10_000)
     with tempfile.TemporaryDirectory() as folder:
         root, records = Path(folder), []
         for found in find_trajectories(world, scenes, each=2):
             shown = tuple(imagine(world, found.scene, found.candidate))
             bundle = Bundle(f"room_{found.scene}", f"{found.number:03d}", shown)
             records += label(read_bundle(write_bundle(root, bundle)), seed=0)
-        frames, rows = ClipSource(config, records, root, student.processor).batch(0)
+        batch = ClipSource(config, records, root, student.processor).batch(0)
+        frames, rows = batch.frames, batch.questions
     return frames, [[replace(example, weight=1.0, ordinal=False) for example in row] for row in rows]
 
 

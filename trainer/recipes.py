@@ -8,7 +8,7 @@ from world2vlm.errors import InvalidInputError
 from world2vlm.rounds import RoundPlan
 
 if TYPE_CHECKING:
-    from trainer.sft import SftConfig
+    from trainer.sft_config import SftConfig
 
 # What each changes in the defaults of `SftConfig`.
 RECIPES: Mapping[str, Mapping[str, Any]] = {
@@ -26,6 +26,6 @@ def recipe_config(plan: RoundPlan, threads: int) -> "SftConfig":
     """
     if plan.recipe not in RECIPES:
         raise InvalidInputError(f"unknown recipe {plan.recipe!r}; known are {', '.join(RECIPES)}")
-    from trainer.sft import SftConfig
+    from trainer.sft_config import SftConfig
 
     return replace(SftConfig(), steps=plan.steps, seed=plan.seed, threads=threads, **RECIPES[plan.recipe])

@@ -2,12 +2,13 @@
 
 import json
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import PreTrainedModel
+from torch import nn
 
 from trainer.optim import StudentOptimizer
 
@@ -15,19 +16,21 @@ _NAME = "snapshot.safetensors"
 
 
 def save_snapshot(
-    folder: Path, model: PreTrainedModel, optimizer: StudentOptimizer, step: int, means: dict[str, float]
+    folder: Path, modules: Sequence[nn.Module], optimizer: StudentOptimizer, step: int, means: dict[str, float]
 ) -> None:
     """Write the run's state after `step` steps; the last good snapshot stays until the new one is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"model.{name}": weight.detach().clone() for name, weight in model.named_parameters()}
+    tensors = {name: weight.detach().clone() for name, weight in _weights(modules)}
     tensors |= {f"optimizer.{name}": value for name, value in optimizer.state_tensors().items()}
     staging = folder / f".{_NAME}.{os.getpid()}"
     save_file(tensors, staging, metadata={"step": str(step), "means": json.dumps(means)})
     os.replace(staging, folder / _NAME)
 
 
-def load_snapshot(folder: Path, model: PreTrainedModel, optimizer: StudentOptimizer) -> tuple[int, dict[str, float]]:
-    """Load the snapshot in `folder` into model and optimiser.
+def load_snapshot(
+    folder: Path, modules: Sequence[nn.Module], optimizer: StudentOptimizer
+) -> tuple[int, dict[str, float]]:
+    """Load the snapshot in `folder` into the modules and their optimiser.
 
     Returns:
         The steps done and the running means; (0, {}) where there is no snapshot.
@@ -38,12 +41,18 @@ def load_snapshot(folder: Path, model: PreTrainedModel, optimizer: StudentOptimi
         metadata = file.metadata()
         step = int(metadata["step"])
         with torch.no_grad():
-            for name, weight in model.named_parameters():
-                weight.copy_(file.get_tensor(f"model.{name}"))
+            for name, weight in _weights(modules):
+                weight.copy_(file.get_tensor(name))
         names = [name.removeprefix("optimizer.") for name in file.keys() if name.startswith("optimizer.")]  # noqa: SIM118
         optimizer.load_state_tensors({name: file.get_tensor(f"optimizer.{name}") for name in names}, step)
     means: dict[str, float] = json.loads(metadata["means"])
     return step, means
+
+
+def _weights(modules: Sequence[nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:
+    for number, module in enumerate(modules):
+        for name, weight in module.named_parameters():
+            yield f"{number}.{name}", weight
 
 
 def remove_snapshot(folder: Path) -> None:

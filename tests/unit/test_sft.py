@@ -12,9 +12,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.vlm_kit import TINY, student, toy_view
+from trainer.clip_source import ClipBatch, ClipSource
 from trainer.optim import OptimConfig
-from trainer.packing import Example
-from trainer.sft import ClipSource, SftConfig, train
+from trainer.sft import train
+from trainer.sft_config import SftConfig
 from world2vlm.actions import parse_actions
 from world2vlm.boxes import iou, parse_box
 from world2vlm.bundles import Bundle, Frame, write_bundle
@@ -27,7 +28,8 @@ from world2vlm.vlm import Prompt, StudentModel
 SCENES = 4
 SIZE = 48
 FAST = SftConfig(
-    steps=7, clips=3, questions=4, replay=0.3, optim=OptimConfig(muon_lr=0.02, adam_lr=2e-3, warmup=2),
+    steps=7, clips=3, questions=4, imagined=0, replay=0.3,
+    optim=OptimConfig(muon_lr=0.02, adam_lr=2e-3, warmup=2),
     snapshot_every=3, threads=1,
 )  # fmt: skip
 
@@ -76,11 +78,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Drawn = tuple[np.ndarray, list[list[Example]]]
-
-
-def same(first: Drawn, second: Drawn) -> bool:
-    return np.array_equal(first[0], second[0]) and first[1] == second[1]
+def same(first: ClipBatch, second: ClipBatch) -> bool:
+    return np.array_equal(first.frames, second.frames) and first.questions == second.questions
 
 
 def source(config: SftConfig, records: list[TaskRecord], bundles: Path) -> ClipSource:
@@ -100,7 +99,8 @@ def test_a_batch_depends_on_the_seed_and_the_step_alone(records: list[TaskRecord
 
 def test_a_clip_holds_the_views_that_its_questions_are_about(records: list[TaskRecord], bundles: Path) -> None:
     config = replace(FAST, replay=0.0, clips=20)
-    frames, rows = source(config, records, bundles).batch(0)
+    batch = source(config, records, bundles).batch(0)
+    frames, rows = batch.frames, batch.questions
     assert frames.shape == (20, 2, TINY.frame_size, TINY.frame_size, 3) and frames.dtype == np.uint8
     processor = student().processor
     by_text = {(record.question, record.assistant): record for record in records}
@@ -113,24 +113,41 @@ def test_a_clip_holds_the_views_that_its_questions_are_about(records: list[TaskR
 
 def test_boxes_are_ordinal_and_each_kind_of_answer_has_its_weight(records: list[TaskRecord], bundles: Path) -> None:
     config = replace(FAST, replay=0.0, clips=20, motion_weight=3.0, binary_weight=5.0)
-    _, rows = source(config, records, bundles).batch(0)
+    rows = source(config, records, bundles).batch(0).questions
     seen = {(example.answer.split()[0][0], example.ordinal, example.weight) for row in rows for example in row}
     assert seen == {("[", True, 1.0), ("t", False, 3.0), ("y", False, 5.0), ("n", False, 5.0)}
 
 
 def test_the_recipe_chooses_the_tasks(records: list[TaskRecord], bundles: Path) -> None:
     config = replace(FAST, replay=0.0, clips=20, questions=1, tasks={"D2": 1.0, "A3": 5.0})
-    _, rows = source(config, records, bundles).batch(0)
+    rows = source(config, records, bundles).batch(0).questions
     assert {example.answer for row in rows for example in row} == {"yes", "no"}
 
 
 def test_replay_asks_only_about_what_is_seen(records: list[TaskRecord], bundles: Path) -> None:
-    _, rows = source(replace(FAST, replay=1.0, clips=30), records, bundles).batch(0)
+    rows = source(replace(FAST, replay=1.0, clips=30), records, bundles).batch(0).questions
     questions = [example.question for row in rows for example in row]
     assert len(questions) > 60
     assert all(question.startswith(("Where", "What", "Is ", "How many", "Which")) for question in questions)
     assert not {record.question for record in records} & set(questions)
     assert {"first", "second"} <= {word for question in questions for word in question.split()}
+
+
+def test_where_an_object_goes_is_also_asked_without_the_second_view(records: list[TaskRecord], bundles: Path) -> None:
+    config = replace(FAST, clips=20, replay=0.0, tasks={"D2": 1.0}, imagined=3)
+    batch = source(config, records, bundles).batch(0)
+    for frames, row in zip(batch.frames, batch.questions, strict=True):
+        assert np.array_equal(frames[0], frames[1])
+        assert any(example.ordinal for example in row) and any(not example.ordinal for example in row)
+    assert batch.poses == [None] * 20
+
+
+def test_a_clip_knows_how_the_camera_moved_where_its_records_say_it(records: list[TaskRecord], bundles: Path) -> None:
+    told = [replace(record, meta={**record.meta, "actions": "turn left 90 degrees"}) for record in records]
+    config = replace(FAST, clips=10, replay=0.0, tasks={"A2": 1.0})
+    assert source(config, told, bundles).batch(0).poses == [pytest.approx((0, 0, -2, 0))] * 10
+    assert source(config, records, bundles).batch(0).poses == [None] * 10
+    assert source(replace(config, replay=1.0), told, bundles).batch(0).poses == [None] * 10
 
 
 class Killed(Exception):
