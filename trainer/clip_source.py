@@ -110,7 +110,8 @@ class ClipSource:
             asked = ask(self._objects[last if which == 1 else first], SUFFIXES[which + 1], rng)
             if asked and asked.question not in asked_before:
                 asked_before.add(asked.question)
-                yield Example(asked.question, asked.answer, asked.weight, asked.ordinal)
+                weight = self._config.replay_weight * asked.weight
+                yield Example(asked.question, asked.answer, weight, asked.ordinal)
 
     def _fill(self, candidates: Iterable[Example]) -> list[Example]:
         """The first candidates that a row has room for."""

@@ -16,6 +16,7 @@ class SftConfig:
         questions: questions a clip at most.
         row_tokens: tokens of a clip and its questions at most. Rows are filled up to here, so little is padding.
         replay: share of clips that replay perception questions.
+        replay_weight: what the weights of their tokens are multiplied by.
         tasks: chance that a clip is drawn for a task; its other questions come from the same views.
         imagined: on a clip of one view alone (D2), how many D1 questions are asked too, so that the box must be worked
             out and not looked up: one yes or no says little about where an object goes.
@@ -32,7 +33,8 @@ class SftConfig:
     clips: int = 16
     questions: int = 16
     row_tokens: int = 256
-    replay: float = 0.16
+    replay: float = 0.22
+    replay_weight: float = 2.0
     tasks: Mapping[str, float] = field(
         default_factory=lambda: {"A1": 1.25, "A2": 1.25, "A3": 1.5, "A4": 1, "D1": 0.75, "D2": 3.5, "D3": 1, "D4": 2.5}
     )

@@ -130,6 +130,7 @@ def test_replay_asks_only_about_what_is_seen(records: list[TaskRecord], bundles:
     assert len(questions) > 60
     assert all(question.startswith(("Where", "What", "Is ", "How many", "Which")) for question in questions)
     assert not {record.question for record in records} & set(questions)
+    assert {example.weight for row in rows for example in row if example.ordinal} == {FAST.replay_weight}
     assert {"first", "second"} <= {word for question in questions for word in question.split()}
 
 
