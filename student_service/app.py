@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from world2vlm.store import Store
 from world2vlm.v1 import student_pb2, student_pb2_grpc
 
 _log = logging.getLogger(__name__)
+_SWITCH_S = 0.0005
 
 
 class App:
@@ -116,6 +118,8 @@ def run(settings: StudentSettings) -> None:
         PreconditionError: no checkpoint can serve.
     """
     telemetry.configure_logging(settings.log_format, settings.log_level)
+    # An answer is many short operations; after each it wants the interpreter back from whatever loads beside it.
+    sys.setswitchinterval(_SWITCH_S)
     _log.info("settings: %s", settings.model_dump_json(exclude={"control_token", "redis_url"}))
     load = choose_engine(settings)
     from world2vlm.vlm.base import BASE_STUDENT  # imports torch

@@ -15,6 +15,8 @@ from student_service.slots import Slot
 
 # A background query goes ahead of what waits after this long: under full load a swap must end, too.
 _BACKGROUND_PATIENCE_S = 0.5
+# And what has begun goes on at least this often.
+_BACKGROUND_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Batcher:
         self._keys = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
+        self._background_stepped_at = 0.0
         self._worker = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._worker.start()
 
@@ -142,9 +145,19 @@ class Batcher:
     def _work(self) -> None:
         while self._take_in():
             self._drop_unwanted()
-            for slot, count in Counter(item.slot for item in self._running.values()).items():
+            for slot, count in self._slots_to_step().items():
                 metrics.stepped(count)
                 self._step(slot)
+
+    def _slots_to_step(self) -> Counter[Slot]:
+        """Slots with queries under way; one with background queries alone stands still while others are answered."""
+        counts = Counter(item.slot for item in self._running.values())
+        live = {item.slot for item in self._running.values() if not item.background}
+        now = time.perf_counter()
+        if not live or now - self._background_stepped_at > _BACKGROUND_PAUSE_S:
+            self._background_stepped_at = now
+            return counts
+        return Counter({slot: count for slot, count in counts.items() if slot in live})
 
     def _take_in(self) -> bool:
         """Start what may start; waits while there is nothing to do. False means that the batcher is closed."""

@@ -20,6 +20,8 @@ from world2vlm.vlm.network import Chunk, Network
 # Tokens that a grammar forces at a time at most, with some room.
 _FORCED_ROOM = 8
 _PREFIX_BYTES = 64 << 20
+# Reading a prompt takes many times a token's time: many at once would hold up the answers under way.
+_STARTS_PER_STEP = 4
 
 
 @dataclass(frozen=True)
@@ -191,12 +193,12 @@ class Decoder:
         return progress
 
     def _start_new(self) -> None:
-        if not self._new:
+        starting, self._new = self._new[:_STARTS_PER_STEP], self._new[_STARTS_PER_STEP:]
+        if not starting:
             return
-        for row, prefix in zip(self._new, self.prefixes.get([row.job.clip for row in self._new]), strict=True):
+        for row, prefix in zip(starting, self.prefixes.get([row.job.clip for row in starting]), strict=True):
             self._cache.write_prefix(len(self._rows), prefix)
             self._rows.append(row)
-        self._new = []
 
     def _extend(self, rows: range) -> torch.Tensor:
         chosen = [self._rows[index] for index in rows]
