@@ -140,7 +140,7 @@ class TorchNetwork:
     def see_patches(self, patches: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """As `see`, of normalised patches (N, grid^2, D)."""
         tower = self.vision
-        count = len(patches)
+        count = patches.shape[0]  # not len(): an export keeps it open
         # transformers' convolution has the patch's own size: the same as a matrix product, which a CPU does faster.
         projection = tower.patch_embed.proj
         hidden = F.linear(patches, projection.weight.flatten(1), projection.bias)
