@@ -98,10 +98,11 @@ def test_pieces_add_up_to_the_texts_and_queries_join_and_leave_at_any_step(engin
 
 @pytest.mark.parametrize("task", TASKS)
 def test_pieces_of_a_typed_answer_add_up_to_it(engine: Engine, task: str) -> None:
-    engine.admit(0, Query(query("What?", images=2).images, "What?", task), 24)
+    engine.admit(0, Query(query("What?", images=TASKS[task].images).images, "What?", task), 24)
     pieces, reply = [], None
     while reply is None:
         for update in engine.step():
+            assert update.error is None
             pieces.append(update.text)
             reply = update.reply
     assert "".join(pieces) == reply.text
