@@ -135,6 +135,7 @@ class Decoder:
         temperatures: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self.capacity = rows
+        self.starts_per_step = _STARTS_PER_STEP  # as many as rows where nobody waits for a single answer
         self.prefixes = PrefixCache(network)
         self._network = network
         self._grammars = grammars
@@ -193,7 +194,7 @@ class Decoder:
         return progress
 
     def _start_new(self) -> None:
-        starting, self._new = self._new[:_STARTS_PER_STEP], self._new[_STARTS_PER_STEP:]
+        starting, self._new = self._new[: self.starts_per_step], self._new[self.starts_per_step :]
         if not starting:
             return
         for row, prefix in zip(starting, self.prefixes.get([row.job.clip for row in starting]), strict=True):

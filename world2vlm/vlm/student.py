@@ -158,6 +158,7 @@ class Student(ABC):
         longest = max(len(job.tokens) for job in jobs)
         most = max(job.max_new_tokens for job in jobs)
         decoder = self.decoder(min(_ROWS, len(jobs)), longest, most, temperatures)
+        decoder.starts_per_step = decoder.capacity
         waiting = list(enumerate(jobs))[::-1]
         found: dict[int, Decoded] = {}
         while len(found) < len(jobs):
