@@ -30,36 +30,41 @@ def plan() -> RoundPlan:
 
 
 def start(folder: Path) -> RoundState:
+    """A round whose parent is version 1; version 2 is there to be promoted by somebody else meanwhile."""
     state = create(folder, plan())
     store = folder / "store"
-    Registry(Store(store), "student").set_serving(publish(store, tiny_student(), "base"), "test")
+    parent = publish(store, tiny_student(), "base")
+    publish(store, tiny_student(), "other")
+    Registry(Store(store), "student").set_serving(parent, "test")
     return state
 
 
 @pytest.fixture(scope="module")
 def undisturbed(teacher_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a round that nothing happened to."""
+    """The folder of a round that nothing happened to, but that another version serves when its training is done."""
     folder = tmp_path_factory.mktemp("undisturbed")
     state = start(folder)
     with EmbeddedBroker(folder / "broker") as broker, worker(folder, broker.url, teacher_url, threads=1) as process:
+        wait_for(lambda: state.read_step("training"), "training is done")
+        Registry(Store(folder / "store"), "student").set_serving(2, "test")
         wait_until_over(state, process, folder)
     return folder
 
 
-def test_a_round_trains_evaluates_and_keeps_an_unfit_student_from_serving(undisturbed: Path) -> None:
+def test_a_round_trains_evaluates_and_leaves_a_version_that_took_over_serving(undisturbed: Path) -> None:
     state = RoundState(Store(undisturbed / "store"), "r")
     registry = Registry(Store(undisturbed / "store"), "student")
     dataset, training = state.read_step("dataset"), state.read_step("training")
     evaluation, promotion = state.read_step("evaluation"), state.read_step("promotion")
     assert dataset and training and evaluation and promotion
     child = registry.verify(training["version"])
-    assert (child.parent, child.dataset_digest) == (1, dataset["digest"])
+    assert (child.version, child.parent, child.dataset_digest) == (3, 1, dataset["digest"])
     assert set(evaluation["after"]) == set(evaluation["before"]) >= {"A1", "D1", "macro"}
     assert evaluation["samples"] and all(sample["truth"] for sample in evaluation["samples"])
-    # A few steps on random weights teach nothing, and the gate says so.
-    assert evaluation["decision"]["promote"] is False
-    assert promotion["promoted"] is False and promotion["reasons"] == evaluation["decision"]["reasons"]
-    assert registry.serving() == 1
+    # Whatever the gate thought of it: it was held against version 1, which serves no longer.
+    assert promotion["promoted"] is False and "but 2 serves now" in promotion["reasons"][-1]
+    assert promotion["reasons"][:-1] == evaluation["decision"]["reasons"]
+    assert registry.serving() == 2
 
 
 def test_a_worker_killed_while_training_continues_to_the_same_weights(
@@ -77,7 +82,7 @@ def test_a_worker_killed_while_training_continues_to_the_same_weights(
             assert state.status() == "distil"
         with worker(tmp_path, broker.url, teacher_url, threads=1):
             wait_for(lambda: state.read_step("training"), "training is done")
-    once = Registry(Store(undisturbed / "store"), "student").get(2)
+    once = Registry(Store(undisturbed / "store"), "student").get(3)
     again = Registry(store, "student").list()
-    assert [manifest.version for manifest in again] == [1, 2]
-    assert again[1].files == once.files
+    assert [manifest.version for manifest in again] == [1, 2, 3]
+    assert again[2].files == once.files
