@@ -43,6 +43,10 @@ FEATURES = Counter(
     "world2vlm_student_feature_cache", "Questions' images looked up among those seen before: hit or miss.", ["outcome"]
 )
 
+PICTURES = Counter(
+    "world2vlm_student_picture_cache", "Pictures looked up among those decoded before: hit or miss.", ["outcome"]
+)
+
 
 @dataclass
 class Request:
@@ -92,6 +96,11 @@ def looked_up_features(hits: int, misses: int) -> None:
     """Note how many more questions found their images' features in the cache, and how many did not."""
     FEATURES.labels("hit").inc(hits)
     FEATURES.labels("miss").inc(misses)
+
+
+def looked_up_picture(found: bool) -> None:
+    """Note whether a picture had been decoded before."""
+    PICTURES.labels("hit" if found else "miss").inc()
 
 
 def swapped(version: int, phases_ms: Mapping[str, float]) -> None:

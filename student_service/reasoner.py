@@ -11,10 +11,10 @@ from functools import partial
 from student_service import metrics
 from student_service.batching import Batcher, Outcome
 from student_service.engines.base import Query
+from student_service.pictures import Pictures
 from student_service.slots import Serving, Slot
 from world2vlm import telemetry, tracing
 from world2vlm.errors import InvalidInputError, OverloadedError
-from world2vlm.images import decode_image
 from world2vlm.settings import StudentSettings
 from world2vlm.tasks import Answer, Question, get_task, parse_answer
 
@@ -41,6 +41,7 @@ class Reasoner:
         self._serving = serving
         self._batcher = batcher
         self._settings = settings
+        self._pictures = Pictures(settings.max_image_bytes, settings.max_image_pixels)
         self._decoders = ThreadPoolExecutor(settings.max_workers, thread_name_prefix="decoder")
         self.active = 0
         self._usual_s = 0.1  # that an answer takes, lately
@@ -110,16 +111,19 @@ class Reasoner:
             raise InvalidInputError(f"a question takes 1 to {most} images, not {images}")
         if max_new_tokens > most_tokens:
             raise InvalidInputError(f"an answer has at most {most_tokens} tokens, not {max_new_tokens}")
+        if len(_text(question)) > _CHARACTERS_PER_TOKEN * self._settings.max_question_tokens:
+            raise self._too_long()
 
     def _prepare(self, slot: Slot, images: Sequence[bytes], question: Question | str) -> Query:
-        text = question.text if isinstance(question, Question) else question
-        limit = self._settings.max_question_tokens
-        if len(text) > _CHARACTERS_PER_TOKEN * limit or slot.engine.count_tokens(text) > limit:
-            raise InvalidInputError(f"the question has more than {limit} tokens")
-        decoded = [
-            decode_image(data, self._settings.max_image_bytes, self._settings.max_image_pixels) for data in images
-        ]
-        return Query(tuple(decoded), text, question.task if isinstance(question, Question) else "")
+        text = _text(question)
+        if slot.engine.count_tokens(text) > self._settings.max_question_tokens:
+            raise self._too_long()
+        decoded = tuple(map(self._pictures.decode, images))
+        task = question.task if isinstance(question, Question) else ""
+        return slot.engine.prepare(Query(decoded, text, task))
+
+    def _too_long(self) -> InvalidInputError:
+        return InvalidInputError(f"the question has more than {self._settings.max_question_tokens} tokens")
 
 
 def _observe(outcome: Outcome, queued_ns: int) -> None:
@@ -137,6 +141,10 @@ def _call_in(loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None], te
     # The loop may be closed already: whoever listened is gone.
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(on_text, text)
+
+
+def _text(question: Question | str) -> str:
+    return question.text if isinstance(question, Question) else question
 
 
 def _typed(question: Question | str, text: str) -> Answer | None:

@@ -40,11 +40,15 @@ class EchoEngine:
         self._queries: dict[int, tuple[Query, list[str]]] = {}
         self._said: dict[int, str] = {}
 
+    def prepare(self, query: Query) -> Query:
+        if not 1 <= len(query.images) <= 2:
+            raise InvalidInputError("one or two images")
+        return query
+
     def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
         if self.closed:
             raise RuntimeError("closed")
-        if not 1 <= len(query.images) <= 2:
-            raise InvalidInputError("one or two images")
+        self.prepare(query)
         assert len(self._queries) < self.capacity
         self._queries[key] = query, (self._answer or query.text).split()[:max_new_tokens]
 
@@ -127,9 +131,10 @@ def png(shade: int = 100) -> bytes:
 def running_student(store: Path, load: Loader | None = None, **settings: Any) -> Iterator[tuple[App, Student]]:
     """The service on a free port over `store`, and a client that has the token and never retries.
 
-    It begins with a tiny student.
+    It begins with a tiny student, on the engine that needs no export of it.
     """
-    chosen = StudentSettings.load(store=str(store), port=0, metrics_port=-1, control_token=TOKEN, threads=1, **settings)
+    own = {"store": str(store), "port": 0, "metrics_port": -1, "control_token": TOKEN, "threads": 1, "engine": "local"}
+    chosen = StudentSettings.load(**{**own, **settings})
     with closing(App(chosen, load or choose_engine(chosen))) as app:
         app.start(tiny_student())
         with (

@@ -58,7 +58,8 @@ def running_triton(folder: Path, models: Sequence[str], keep: int = 2) -> Iterat
     """A real Triton server without a version; deploy one."""
     require_triton()
     repository = ModelRepository(folder / "models", models)
-    environment = {"OMP_NUM_THREADS": "1", "WORLD2VLM_THREADS": "1", "WORLD2VLM_LOG_LEVEL": "DEBUG"}
+    own = {"THREADS": "1", "LOG_LEVEL": "DEBUG", "ENGINE": "local"}
+    environment = {"OMP_NUM_THREADS": "1", **{f"WORLD2VLM_{name}": value for name, value in own.items()}}
     with TritonServer(repository.root, folder / "work", environment=environment) as server:
         store = folder / "store"
         deployer = Deployer(repository, server.url, str(store), "student", keep, load_timeout_s=120)

@@ -29,14 +29,14 @@ class SftConfig:
         threads: torch threads.
     """
 
-    steps: int = 1400
+    steps: int = 1300
     clips: int = 16
     questions: int = 16
     row_tokens: int = 256
-    replay: float = 0.22
-    replay_weight: float = 2.0
+    replay: float = 0.2
+    replay_weight: float = 1.7
     tasks: Mapping[str, float] = field(
-        default_factory=lambda: {"A1": 1.25, "A2": 1.25, "A3": 1.5, "A4": 1, "D1": 0.75, "D2": 3.5, "D3": 1, "D4": 2.5}
+        default_factory=lambda: {"A1": 1.1, "A2": 1.1, "A3": 1, "A4": 1.75, "D1": 0.75, "D2": 3.25, "D3": 1, "D4": 2.75}
     )
     imagined: int = 4
     exact: float = 0.3

@@ -182,9 +182,9 @@ class StudentSettings(ServiceSettings):
 
     Attributes:
         engine: `local` answers in the process with transformers, `onnx` with onnxruntime, `auto` picks of the two what
-            is faster on this machine, `triton` asks the Triton server at `triton_url`.
-        device: torch device of the engines `local` and `onnx`; `auto` takes a GPU where there is one.
-        onnx_cache: folder for exported graphs; the engine `onnx` exports each architecture once.
+            is faster on `device`, `triton` asks the Triton server at `triton_url`.
+        device: torch device of the engines `local` and `onnx`; `auto`: a GPU where there is one.
+        onnx_cache: folder for exported graphs; the engine `onnx` exports each architecture but the shipped one once.
         max_batch: requests answered in one batch.
         max_images: images in one request.
         max_question_tokens, max_new_tokens: tokens of a question and of an answer.
@@ -200,10 +200,10 @@ class StudentSettings(ServiceSettings):
 
     port: int = Field(50052, ge=0, le=65535)
     metrics_port: int = Field(9102, ge=-1, le=65535)
-    engine: Literal["auto", "local", "onnx", "triton"] = "local"
+    engine: Literal["auto", "local", "onnx", "triton"] = "auto"
     onnx_cache: Path = Path("runs/onnx")
     triton_url: str = "localhost:8001"
-    device: str = "cpu"
+    device: str = "auto"
     max_workers: int = Field(2, ge=1)
     max_batch: int = Field(8, ge=1)
     max_images: int = Field(2, ge=1)

@@ -1,7 +1,7 @@
 """The port between the service and whatever runs the model."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -16,11 +16,13 @@ class Query:
         images: one or two RGB images, oldest first.
         text: the question without image tags.
         task: code of the task whose form the answer must have; empty for free text.
+        prepared: what an engine did beforehand (`Engine.prepare`); means nothing to anybody else.
     """
 
     images: tuple[Image.Image, ...]
     text: str
     task: str = ""
+    prepared: object = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,23 @@ class Update:
 class Engine(Protocol):
     """One loaded checkpoint that works on several queries at once; they come and go between steps.
 
-    All methods belong to one thread, except `count_tokens`, which may be called beside the others.
+    All methods belong to one thread, except `count_tokens` and `prepare`, which may be called beside the others.
 
     Attributes:
         capacity: queries it works on at once.
     """
 
     capacity: int
+
+    def prepare(self, query: Query) -> Query:
+        """Do what can be done about a query before its turn, so that others need not wait for that meanwhile.
+
+        Every engine admits any query all the same: one that is not prepared, or for another engine.
+
+        Raises:
+            InvalidInputError: the model can't take it.
+        """
+        ...
 
     def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
         """Take in a query under a key of the caller's choice; at most `capacity` at once.

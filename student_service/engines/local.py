@@ -1,6 +1,6 @@
 """The engine in this process: the student's decoder, on transformers' forward passes or whatever else runs them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from student_service.engines.base import Query, Reply, Update
 from world2vlm.errors import PreconditionError, World2VLMError
 from world2vlm.vlm import Prompt, StudentModel
 from world2vlm.vlm.decoding import Decoder, Job, Progress
-from world2vlm.vlm.student import Student
+from world2vlm.vlm.student import Inputs, Student
 
 
 def limit_threads(threads: int) -> None:
@@ -25,6 +25,12 @@ class Sizes:
     batch: int = 8
     question_tokens: int = 512
     new_tokens: int = 64
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    student: Student
+    inputs: Inputs
 
 
 @dataclass
@@ -55,9 +61,18 @@ class LocalEngine:
         except World2VLMError as error:
             raise PreconditionError(f"the checkpoint is unfit: {error}") from error
 
+    def prepare(self, query: Query) -> Query:
+        """See `Engine.prepare`."""
+        student = self._loaded()
+        inputs = student.inputs(Prompt(query.images, query.text, query.task))
+        return replace(query, prepared=_Prepared(student, inputs))
+
     def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
         """See `Engine.admit`."""
-        job = self._loaded().job(Prompt(query.images, query.text, query.task), max_new_tokens)
+        student, prepared = self._loaded(), query.prepared
+        if not isinstance(prepared, _Prepared) or prepared.student is not student:
+            prepared = _Prepared(student, student.inputs(Prompt(query.images, query.text, query.task)))
+        job = prepared.inputs.job(max_new_tokens)
         self._decoding().admit(key, job)
         self._answers[key] = _Answer(job)
 

@@ -90,6 +90,11 @@ class TritonEngine:
         self._thread.start()
         self._client = asyncio.run_coroutine_threadsafe(_connect(url), self._loop).result()
 
+    def prepare(self, query: Query) -> Query:
+        """See `Engine.prepare`: the work is Triton's."""
+        wire.check_query(query)
+        return query
+
     def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
         """See `Engine.admit`."""
         self._check_open()

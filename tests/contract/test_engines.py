@@ -4,6 +4,7 @@ import math
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,27 @@ def test_a_dropped_query_makes_room_and_no_noise(engine: Engine) -> None:
 def test_refuses_a_query_without_images(engine: Engine) -> None:
     with pytest.raises(InvalidInputError):
         answer(engine, [query(QUESTIONS[0], images=0)], 8)
+
+
+def test_a_prepared_query_is_answered_like_any_other(engine: Engine) -> None:
+    queries = [query(QUESTIONS[0]), query(QUESTIONS[1], images=2)]
+    expected = [reply.text for reply in answer(engine, queries, 8)]
+    prepared = [engine.prepare(each) for each in queries]
+    assert prepared == queries
+    # With fewer tokens than it is asked for later, and twice.
+    answer(engine, prepared, 2)
+    assert [reply.text for reply in answer(engine, prepared, 8)] == expected
+
+
+def test_a_query_prepared_for_another_engine_is_answered_all_the_same(engine: Engine) -> None:
+    with closing(LocalEngine.load(tiny_student(1))) as other:
+        foreign = other.prepare(query(QUESTIONS[0]))
+        assert answer(engine, [foreign], 8)[0].text == answer(engine, [query(QUESTIONS[0])], 8)[0].text
+
+
+def test_preparing_refuses_a_query_without_images(engine: Engine) -> None:
+    with pytest.raises(InvalidInputError):
+        engine.prepare(query(QUESTIONS[0], images=0))
 
 
 def test_longer_texts_have_more_tokens(engine: Engine) -> None:

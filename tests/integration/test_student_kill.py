@@ -31,6 +31,7 @@ class Process:
             "WORLD2VLM_STORE": str(store),
             "WORLD2VLM_METRICS_PORT": "-1",
             "WORLD2VLM_CONTROL_TOKEN": TOKEN,
+            "WORLD2VLM_ENGINE": "local",
             "PYTHONPATH": str(Path(student_service.__file__).parents[1]),
             "OMP_NUM_THREADS": "1",
         }

@@ -1,5 +1,6 @@
 """The student on onnxruntime: the same answers as transformers', and graphs that are whole or not there."""
 
+import json
 import os
 import signal
 import subprocess
@@ -149,6 +150,22 @@ def test_unfit_checkpoints_are_refused(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(PreconditionError, match="unfit"):
         onnx.load(folder, onnx_cache())
+
+
+def test_the_shipped_graphs_are_those_of_the_shipped_student(tmp_path: Path) -> None:
+    """Where this fails, make them anew: python -m world2vlm.vlm.onnx_cache."""
+    assert find(BASE_STUDENT, tmp_path).parent == exports.SHIPPED
+    assert not any(tmp_path.iterdir())
+    assert len(list(exports.SHIPPED.iterdir())) == 1
+
+
+def test_how_weights_are_stored_and_by_whom_makes_no_other_architecture(tmp_path: Path) -> None:
+    folder = copytree(BASE_STUDENT, tmp_path / "student")
+    config = json.loads((folder / "config.json").read_bytes())
+    config["dtype"] = config["text_config"]["dtype"] = "float32"
+    config["transformers_version"] = "4.99"
+    (folder / "config.json").write_text(json.dumps(config))
+    assert find(folder, tmp_path / "cache").parent == exports.SHIPPED
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:

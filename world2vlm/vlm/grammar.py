@@ -108,16 +108,16 @@ class Constraint:
         """Whether the answer is complete: nothing but the end token may follow."""
         return bool(self._matcher.is_stopped())
 
-    def allowed(self) -> NDArray[np.bool_]:
-        """Which tokens may follow, bool (vocabulary,)."""
+    def allowed(self) -> NDArray[np.int64]:
+        """Ids of the tokens that may follow, ascending."""
         bitmasks.fill_next_token_bitmask(self._matcher, self._mask, 0)
-        bits = np.unpackbits(self._mask.view(np.uint8), bitorder="little")[: self._size].astype(bool)
+        ids = np.flatnonzero(np.unpackbits(self._mask.view(np.uint8), count=self._size, bitorder="little"))
         if self._values is None:
-            return bits
+            return ids
         # A box's corners are in order: something a grammar can't say.
         low, high = (0, SCALE - 1) if len(self._corners) < 2 else (self._corners[-2] + 1, SCALE)
-        in_order: NDArray[np.bool_] = bits & ((self._values < 0) | (self._values >= low) & (self._values <= high))
-        return in_order
+        values = self._values[ids]
+        return ids[(values < 0) | (values >= low) & (values <= high)]
 
     def take(self, token: int) -> list[int]:
         """Accept one allowed token; returns the tokens that must follow it, which are accepted, too."""

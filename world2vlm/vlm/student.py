@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen3VLForConditionalGeneration
 
@@ -40,6 +41,27 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """A prompt as the decoder reads it, see `Job`; the same for any limit of the answer's tokens."""
+
+    clip: NDArray[np.uint8]
+    tokens: Sequence[int]
+    task: str
+
+    def job(self, max_new_tokens: int) -> Job:
+        """The prompt with a limit.
+
+        Raises:
+            InvalidInputError: fewer tokens than the task's answer may need.
+        """
+        if self.task and max_new_tokens < max_answer_tokens(self.task):
+            raise InvalidInputError(
+                f"an answer to {self.task} takes up to {max_answer_tokens(self.task)} tokens, not {max_new_tokens}"
+            )
+        return Job(self.clip, self.tokens, self.task, max_new_tokens)
+
+
+@dataclass(frozen=True)
 class Generation:
     """An answer.
 
@@ -58,7 +80,7 @@ class Generation:
 
 
 class Student(ABC):
-    """Answers prompts with a network. Not thread-safe: give it one calling thread.
+    """Answers prompts with a network. Not thread-safe, `inputs` and `count_tokens` excepted.
 
     Args:
         processor: the checkpoint's own.
@@ -98,7 +120,7 @@ class Student(ABC):
         """
         if temperatures is None:
             temperatures = {kind: [value] for kind, value in self.temperatures.items()}
-        length = max_prompt_tokens + len(self.processor.turn_ids()) + max_new_tokens
+        length = max_prompt_tokens + len(self._turn_ids) + max_new_tokens
         tokenizer = self.processor.tokenizer
         return Decoder(
             self.network(),
@@ -111,26 +133,30 @@ class Student(ABC):
         )
 
     @cached_property
+    def _turn_ids(self) -> list[int]:
+        return self.processor.turn_ids()
+
+    @cached_property
+    def _prefix_tokens(self) -> int:
+        return len(self.processor.clip_ids())
+
+    @cached_property
     def grammars(self) -> Grammars:
         """The tasks' grammars over this student's tokenizer."""
         return Grammars(self.processor.tokenizer)
 
-    def job(self, prompt: Prompt, max_new_tokens: int) -> Job:
-        """What the decoder needs to answer a prompt.
+    def inputs(self, prompt: Prompt) -> Inputs:
+        """What the decoder needs to answer a prompt; needs no weights, and may be called in any thread.
 
         Raises:
-            InvalidInputError: no or too many images, a bad question, or fewer tokens than the task's answer may need.
+            InvalidInputError: no or too many images, or a bad question.
         """
-        if prompt.task and max_new_tokens < max_answer_tokens(prompt.task):
-            raise InvalidInputError(
-                f"an answer to {prompt.task} takes up to {max_answer_tokens(prompt.task)} tokens, not {max_new_tokens}"
-            )
-        tokens = [*self.processor.encode_question(prompt.text), *self.processor.turn_ids()]
-        return Job(self.processor.to_clip(prompt.images), tokens, prompt.task, max_new_tokens)
+        tokens = [*self.processor.encode_question(prompt.text), *self._turn_ids]
+        return Inputs(self.processor.to_clip(prompt.images), tokens, prompt.task)
 
     def generation(self, job: Job, decoded: Decoded) -> Generation:
         """A finished answer as text."""
-        prompt_tokens = len(self.processor.clip_ids()) + len(job.tokens)
+        prompt_tokens = self._prefix_tokens + len(job.tokens)
         text: str = self.processor.tokenizer.decode(list(decoded.ids), skip_special_tokens=True)
         return Generation(text, decoded.probabilities[0], prompt_tokens, decoded.answer_tokens)
 
@@ -138,9 +164,9 @@ class Student(ABC):
         """Answer many prompts greedily, in order.
 
         Raises:
-            InvalidInputError: see `job`.
+            InvalidInputError: see `inputs` and `Inputs.job`.
         """
-        jobs = [self.job(prompt, max_new_tokens) for prompt in prompts]
+        jobs = [self.inputs(prompt).job(max_new_tokens) for prompt in prompts]
         decoded = self._decode(jobs, None)
         return [self.generation(job, done) for job, done in zip(jobs, decoded, strict=True)]
 
@@ -148,7 +174,7 @@ class Student(ABC):
         self, prompts: Sequence[Prompt], temperatures: Mapping[str, Sequence[float]]
     ) -> list[tuple[str, tuple[float, ...]]]:
         """Answers with their probabilities at several temperatures by answer kind, for calibration."""
-        jobs = [self.job(prompt, MAX_NEW_TOKENS) for prompt in prompts]
+        jobs = [self.inputs(prompt).job(MAX_NEW_TOKENS) for prompt in prompts]
         decoded = self._decode(jobs, temperatures)
         return [(self.generation(job, done).text, done.probabilities) for job, done in zip(jobs, decoded, strict=True)]
 
