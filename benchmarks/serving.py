@@ -69,7 +69,7 @@ def main(
     rooms: Annotated[int, typer.Option(min=1, help="Rooms that the questions are about.")] = 8,
     rounds: Annotated[int, typer.Option(min=1, help="How often the sides take turns.")] = 3,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load of each side.")] = 4.0,
-    questions: Annotated[int, typer.Option(min=64, help="Questions with pictures of their own, all rounds.")] = 3000,
+    questions: Annotated[int, typer.Option(min=64, help="Questions with pictures of their own, all rounds.")] = 7200,
     swap_seconds: Annotated[float, typer.Option(min=3, help="Seconds of each load under swaps.")] = 15.0,
     overload_seconds: Annotated[float, typer.Option(min=3, help="Seconds of overload.")] = 15.0,
     full: Annotated[bool, typer.Option(help="60 s of each load under swaps, 30 s of overload.")] = False,

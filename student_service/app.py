@@ -78,11 +78,13 @@ class App:
         """Bind the service's port; call it inside the event loop."""
         checkpoints = CheckpointServicer(self.registry, self.serving, self.swapper, self.control)
         names = student_pb2.DESCRIPTOR.services_by_name
+        door = self.reasoner.check_room
         services = [
             rpc.Service(
                 names["StudentService"].full_name,
                 StudentServicer(self.reasoner),
                 student_pb2_grpc.add_StudentServiceServicer_to_server,
+                {"Reason": door, "ReasonStream": door},
             ),
             rpc.Service(
                 names["CheckpointService"].full_name,
@@ -93,6 +95,7 @@ class App:
                 kserve.NAME,
                 kserve.KServeServicer(self.reasoner, self.serving, self.swapper, self.registry, self.control),
                 kserve.add_to_server,
+                {"ModelInfer": door},
             ),
         ]
         settings = self.settings

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from world2vlm.errors import World2VLMError
+from world2vlm.errors import OverloadedError, World2VLMError
 
 VERSION = Gauge("world2vlm_checkpoint_version", "The checkpoint version that answers.")
 SWAPS = Counter("world2vlm_swaps", "Swaps that took place, the first start among them.")
@@ -19,7 +19,7 @@ SWAP_SECONDS = Histogram(
 )
 REQUESTS = Counter(
     "world2vlm_student_requests",
-    "Questions that ended, by task (`text`: free text), `ok` or the error's code, and the version asked.",
+    "Questions that ended, by task (`text`: free, `unread`: refused unread), `ok` or the error's code, and version.",
     ["task", "status", "version"],
 )
 QUEUE = Gauge("world2vlm_student_queue_length", "Questions that wait for the engine.")
@@ -72,6 +72,11 @@ def request(task: str) -> Iterator[Request]:
         raise
     finally:
         REQUESTS.labels(task or "text", status, counted.version).inc()
+
+
+def refused() -> None:
+    """Count one question that was refused before it was read."""
+    REQUESTS.labels("unread", OverloadedError.code, "").inc()
 
 
 def answered(tokens: int, first_text_ms: float, generate_ms: float) -> None:

@@ -85,18 +85,33 @@ class Reasoner:
             _observe(outcome, queued_ns)
         return Answered(outcome, _typed(question, outcome.reply.text))
 
+    def check_room(self) -> None:
+        """Refuse a request before it is read; `answer` checks again.
+
+        Raises:
+            OverloadedError: as many requests as allowed are under way.
+        """
+        try:
+            self._check_room()
+        except OverloadedError:
+            metrics.refused()
+            raise
+
     def close(self) -> None:
         """Stop the decoding threads."""
         self._decoders.shutdown()
 
-    @contextmanager
-    def _admit(self) -> Iterator[None]:
+    def _check_room(self) -> None:
         # One batch is answered while `max_queue` others wait.
         if self.active >= self._settings.max_batch + self._settings.max_queue:
             batches = self.active / self._settings.max_batch
             raise OverloadedError(
                 f"{self.active} requests are under way already; try again later", batches * self._usual_s
             )
+
+    @contextmanager
+    def _admit(self) -> Iterator[None]:
+        self._check_room()
         self.active += 1
         try:
             yield

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from student_service import canary, memory
 from student_service.batching import Batcher
@@ -21,6 +20,7 @@ from student_service.courtesy import giving_way
 from student_service.engines.base import Loader, Query, Reply
 from student_service.phases import Phases
 from student_service.slots import Serving, Slot
+from world2vlm.adapters import merged
 from world2vlm.checkpoints import Registry
 from world2vlm.errors import GateRejectedError, PreconditionError, World2VLMError
 from world2vlm.tasks import TASKS
@@ -233,7 +233,7 @@ class Swapper:
     def _prepare(self, version: int, parsed_before: int, phases: Phases) -> tuple[Slot, int]:
         with phases.time("verify"):
             folder, base = self._registry.fetch(version), self._registry.fetch_base(version)
-        with phases.time("load"), giving_way(self._batcher.idle), _whole(folder, base) as loadable:
+        with phases.time("load"), giving_way(self._batcher.idle), merged(folder, base) as loadable:
             candidate = Slot(version, self._load(loadable))
         try:
             return candidate, self._try_out(candidate, parsed_before, phases)
@@ -280,22 +280,6 @@ class Swapper:
             return
         with phases.time("release"):
             memory.give_back()
-
-
-@contextmanager
-def _whole(folder: Path, base: Path | None) -> Iterator[Path]:
-    """The folder to load: a full checkpoint's own, or a temporary one with an adapter merged into its base."""
-    if base is None:
-        yield folder
-        return
-    from world2vlm.vlm.lora import write_merged  # imports torch
-
-    with TemporaryDirectory(prefix="world2vlm-merged-") as name:
-        try:
-            write_merged(base, folder, Path(name))
-        except World2VLMError as error:
-            raise PreconditionError(f"the checkpoint is unfit: {error}") from error
-        yield Path(name)
 
 
 def _give_back_later(old: Slot) -> None:

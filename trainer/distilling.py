@@ -11,6 +11,7 @@ from typing import Any
 
 from trainer.patience import patiently
 from trainer.recipes import recipe_config
+from world2vlm.adapters import whole
 from world2vlm.checkpoints import Registry
 from world2vlm.datasets import Dataset
 from world2vlm.errors import UnavailableError
@@ -45,7 +46,8 @@ def distil(
     # By parent: a snapshot must never continue under another checkpoint than it began with.
     out = work / f"from-{parent}"
     started = time.monotonic()
-    metrics = train(config, registry.fetch(parent), dataset.splits["train"], bundles, out, on_progress)
+    with whole(registry, parent) as folder:
+        metrics = train(config, folder, dataset.splits["train"], bundles, out, on_progress)
     metrics |= _calibrate(out, dataset, bundles)
     manifest = registry.publish(
         out,

@@ -5,6 +5,7 @@ from typing import Any
 
 from trainer.assessing import score_checkpoint
 from trainer.evaluation import baseline_scores, summarise
+from world2vlm.adapters import whole
 from world2vlm.checkpoints import Registry
 from world2vlm.datasets import Dataset, list_datasets, load_dataset
 from world2vlm.errors import InvalidInputError, NotFoundError
@@ -48,7 +49,8 @@ def evaluate_checkpoint(
             advance(done - shown)
             shown = done
 
-        scored = score_checkpoint(registry.fetch(version), test, store.local("bundles"), on_progress)
+        with whole(registry, version) as folder:
+            scored = score_checkpoint(folder, test, store.local("bundles"), on_progress)
     summary = summarise(scored, baselines, 0)
     rows = [_HEADER, *(_row(task, figures, baselines.get(task, {})) for task, figures in summary.items())]
     return rows, {"version": version, "dataset": dataset.digest, "baselines": baselines, "summary": summary}

@@ -29,7 +29,7 @@ class SftConfig:
         threads: torch threads.
     """
 
-    steps: int = 1300
+    steps: int = 1200
     clips: int = 16
     questions: int = 16
     row_tokens: int = 256

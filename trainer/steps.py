@@ -13,6 +13,7 @@ from trainer.labelling import balance, select_test
 from trainer.pieces import Piece
 from trainer.progress import ProgressFile
 from trainer.promotion import Swapper, promote
+from world2vlm.adapters import whole
 from world2vlm.checkpoints import Registry
 from world2vlm.datasets import Dataset, load_dataset, publish_dataset
 from world2vlm.errors import PreconditionError
@@ -114,15 +115,16 @@ class RoundSteps:
 
         plan, training = state.plan(), _result(state, "training")
         registry = self._registry(plan.student)
-        payload = compare_checkpoints(
-            registry.fetch(training["parent"]),
-            registry.fetch(training["version"]),
-            self._dataset_of(state),
-            bundles=self._store.local("bundles"),
-            seed=plan.seed,
-            threads=self._threads,
-            on_progress=ProgressFile(self._store, piece),
-        )
+        with whole(registry, training["parent"]) as parent, whole(registry, training["version"]) as child:
+            payload = compare_checkpoints(
+                parent,
+                child,
+                self._dataset_of(state),
+                bundles=self._store.local("bundles"),
+                seed=plan.seed,
+                threads=self._threads,
+                on_progress=ProgressFile(self._store, piece),
+            )
         state.write_step("evaluation", payload)
 
     def _promote(self, _piece: Piece, state: RoundState) -> None:

@@ -69,7 +69,7 @@ class RoundPlan:
     trajectories_per_scene: int = 6
     scenes_per_shard: int = 10
     recipe: str = "sft"
-    steps: int = 1300
+    steps: int = 1200
     world: str = "renderer"
     student: str = "student"
 

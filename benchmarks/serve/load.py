@@ -73,7 +73,14 @@ def percentile_of(values: Sequence[float], percent: float) -> float:
 
 
 async def closed(
-    asker: Asker, questions: int, clients: int, seconds: float, streams: int = 0, first: int = 0, more: More = _no_more
+    asker: Asker,
+    questions: int,
+    clients: int,
+    seconds: float,
+    streams: int = 0,
+    more: More = _no_more,
+    *,
+    once: bool = False,
 ) -> Asked:
     """Let `clients` ask one after the other, the last `streams` of them in streams.
 
@@ -81,18 +88,21 @@ async def closed(
         asker: the connection, which the clients share.
         questions: how many it knows; they are asked in turn.
         clients: how many ask.
-        seconds: how long; questions that are under way then are waited for.
+        seconds: how long at most; questions that are under way then are waited for.
         streams: how many of the clients stream.
-        first: the question to begin with.
         more: whether to go on all the same once the seconds are over.
+        once: end, too, when the last question has been asked.
     """
     samples: list[Sample] = []
     start = perf_counter()
-    numbers = iter(range(first, 1 << 62))
+    numbers = iter(range(questions if once else 1 << 62))
 
     async def client(stream: bool) -> None:
         while perf_counter() - start < seconds or more():
-            samples.append(await _ask(asker, next(numbers) % questions, stream))
+            number = next(numbers, None)
+            if number is None:
+                return
+            samples.append(await _ask(asker, number % questions, stream))
 
     await asyncio.gather(*(client(number >= clients - streams) for number in range(clients)))
     return Asked(samples, perf_counter() - start)

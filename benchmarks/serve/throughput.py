@@ -16,6 +16,8 @@ from benchmarks.serve.usage import cpu_seconds
 
 CLIENTS = 16
 _WARM_S = 1.0
+# Of a round's questions, what one client alone asks; and of the others', what warms a side up.
+_ALONE, _WARM = 0.25, 0.25
 OURS, SEEN = "ours", "ours, pictures seen before"
 
 
@@ -43,31 +45,32 @@ def compare(sides: Sequence[Side], items: Sequence[Item], seen: Sequence[Item], 
     for number in range(rounds):
         for side in sides:
             with side.alone(sides):
-                # New pictures every time, as far as they reach: a round must not profit from the one before.
+                # No picture is sent twice: what remembers pictures must not profit from that.
                 share = len(items) // rounds
-                found[side.name].append(_load(side, items[number * share : (number + 1) * share], seconds))
+                found[side.name].append(_load(side, items[number * share : (number + 1) * share], seconds, once=True))
                 if side.name in (OURS, "Triton"):
-                    found[f"{side.name}, pictures seen before"].append(_load(side, seen, seconds))
+                    found[f"{side.name}, pictures seen before"].append(_load(side, seen, seconds, once=False))
     figures = {name: _figures(loads) for name, loads in found.items()}
     return Part({**figures, "same answers": _agreement(found)}, _claims(figures))
 
 
-def _load(side: Side, items: Sequence[Item], seconds: float) -> Round:
-    half = len(items) // 2
+def _load(side: Side, items: Sequence[Item], seconds: float, *, once: bool) -> Round:
+    alone = int(_ALONE * len(items))
+    warm = int(_WARM * (len(items) - alone))
+    parts = items[:alone], items[alone : alone + warm], items[alone + warm :]
 
     async def run() -> Round:
-        many, one = side.connect(items[half:]), side.connect(items[:half])
+        one, first, many = (side.connect(part) for part in parts)
         try:
-            await closed(many, len(items) - half, CLIENTS, _WARM_S)
+            await closed(first, len(parts[1]), CLIENTS, _WARM_S, once=once)
             start = cpu_seconds(side.pid)
-            # The same questions on every side, and none that warmed it up.
-            asked = await closed(many, len(items) - half, CLIENTS, seconds, first=(len(items) - half) // 4)
+            asked = await closed(many, len(parts[2]), CLIENTS, seconds, once=once)
             between = cpu_seconds(side.pid)
-            alone = await closed(one, half, 1, seconds)
-            return Round(asked, alone, between - start, cpu_seconds(side.pid) - between)
+            by_one = await closed(one, len(parts[0]), 1, seconds, once=once)
+            return Round(asked, by_one, between - start, cpu_seconds(side.pid) - between)
         finally:
-            await many.close()
-            await one.close()
+            for asker in (one, first, many):
+                await asker.close()
 
     return asyncio.run(run())
 

@@ -17,6 +17,7 @@ from typing import Self
 
 import student_service
 from student_service.triton.wire import STREAM_MODEL, UNARY_MODEL
+from world2vlm.adapters import whole
 from world2vlm.checkpoints import Registry
 from world2vlm.errors import DataCorruptedError, PreconditionError
 from world2vlm.files import temporary_name, write_atomically
@@ -70,18 +71,20 @@ class Deployment:
             return settings
         return settings.model_copy(update={"engine": StudentSettings.model_fields["engine"].default})
 
-    def fetch(self) -> Path:
-        """Verify every byte of the checkpoint and return its local folder.
+    @contextmanager
+    def fetched(self) -> Iterator[Path]:
+        """Verify every byte of the checkpoint, and yield a folder with its weights.
 
         Raises:
             NotFoundError: it is no longer there.
             DataCorruptedError: a file differs from its manifest, or it is another checkpoint than the one deployed.
+            PreconditionError: it is an adapter that does not fit its base.
         """
         registry = Registry(Store(self.store), self.student)
-        folder = registry.fetch(self.version)
-        if registry.get(self.version).digest != self.digest:
-            raise DataCorruptedError(f"version {self.version} is not the checkpoint that was deployed")
-        return folder
+        with whole(registry, self.version) as folder:
+            if registry.get(self.version).digest != self.digest:
+                raise DataCorruptedError(f"version {self.version} is not the checkpoint that was deployed")
+            yield folder
 
 
 class BusyError(PreconditionError):

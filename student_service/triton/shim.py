@@ -54,7 +54,8 @@ class StudentModel:
             deployment = Deployment.read(folder)
             self._settings = deployment.settings()
             telemetry.configure_logging(self._settings.log_format, self._settings.log_level)
-            engine = choose_engine(self._settings)(deployment.fetch())
+            with deployment.fetched() as weights:
+                engine = choose_engine(self._settings)(weights)
             _warm(engine)
         except World2VLMError as error:
             raise self.backend.TritonModelException(wire.mark(error)) from error

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lora_kit import make_adapter
 from tests.round_kit import create, kill, teacher, wait_for, wait_until_over, worker
 from tests.student_kit import publish, tiny_student
 from trainer.plans import make_plan
@@ -30,12 +31,14 @@ def plan() -> RoundPlan:
 
 
 def start(folder: Path) -> RoundState:
-    """A round whose parent is version 1; version 2 is there to be promoted by somebody else meanwhile."""
-    state = create(folder, plan())
-    store = folder / "store"
-    parent = publish(store, tiny_student(), "base")
-    publish(store, tiny_student(), "other")
-    Registry(Store(store), "student").set_serving(parent, "test")
+    """A round from version 2, a LoRA adapter; version 1 is there to be promoted by somebody else meanwhile."""
+    state, registry = create(folder, plan()), Registry(Store(folder / "store"), "student")
+    base = publish(folder / "store", tiny_student(), "base")
+    make_adapter(folder / "adapter", tiny_student())
+    adapter = registry.publish(
+        folder / "adapter", parent=base, kind="lora", dataset_digest="", recipe="test", metrics={}, key="adapter"
+    )
+    registry.set_serving(adapter.version, "test")
     return state
 
 
@@ -46,7 +49,7 @@ def undisturbed(teacher_url: str, tmp_path_factory: pytest.TempPathFactory) -> P
     state = start(folder)
     with EmbeddedBroker(folder / "broker") as broker, worker(folder, broker.url, teacher_url, threads=1) as process:
         wait_for(lambda: state.read_step("training"), "training is done")
-        Registry(Store(folder / "store"), "student").set_serving(2, "test")
+        Registry(Store(folder / "store"), "student").set_serving(1, "test")
         wait_until_over(state, process, folder)
     return folder
 
@@ -58,13 +61,13 @@ def test_a_round_trains_evaluates_and_leaves_a_version_that_took_over_serving(un
     evaluation, promotion = state.read_step("evaluation"), state.read_step("promotion")
     assert dataset and training and evaluation and promotion
     child = registry.verify(training["version"])
-    assert (child.version, child.parent, child.dataset_digest) == (3, 1, dataset["digest"])
+    assert (child.version, child.parent, child.dataset_digest) == (3, 2, dataset["digest"])
     assert set(evaluation["after"]) == set(evaluation["before"]) >= {"A1", "D1", "macro"}
     assert evaluation["samples"] and all(sample["truth"] for sample in evaluation["samples"])
-    # Whatever the gate thought of it: it was held against version 1, which serves no longer.
-    assert promotion["promoted"] is False and "but 2 serves now" in promotion["reasons"][-1]
+    # Whatever the gate thought of it: it was held against version 2, which serves no longer.
+    assert promotion["promoted"] is False and "but 1 serves now" in promotion["reasons"][-1]
     assert promotion["reasons"][:-1] == evaluation["decision"]["reasons"]
-    assert registry.serving() == 2
+    assert registry.serving() == 1
 
 
 def test_a_worker_killed_while_training_continues_to_the_same_weights(

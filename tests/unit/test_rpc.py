@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,34 @@ def test_bytes_that_are_no_message_are_invalid_and_the_parser_s_words_stay_insid
                 call()
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert caught.value.details() == "the request is not a message of this call's type"
+
+
+def test_a_door_refuses_calls_before_their_requests_are_read() -> None:
+    errand: list[errors.World2VLMError] = [errors.OverloadedError("full", 0.25)]
+
+    def door() -> None:
+        if errand:
+            raise errand[0]
+
+    def make() -> rpc.Server:
+        service = service_of(Failing(errors.NotFoundError("none")))
+        return rpc.Server([replace(service, doors={"DescribeTeacher": door})])
+
+    with rpc.in_background(make) as port, rpc.channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(f"/{NAME}/DescribeTeacher")
+        # These bytes are no message: whoever read them would say so.
+        refused = call.future(b"\xff" * 2_000_000, timeout=10, metadata=((rpc.REQUEST_ID, "robot-7"),))
+        with pytest.raises(errors.OverloadedError, match="full") as caught:
+            rpc.raise_domain_error(refused.exception())
+        assert caught.value.retry_after_s == 0.25
+        assert dict(refused.trailing_metadata())[rpc.REQUEST_ID] == "robot-7"
+        with pytest.raises(grpc.RpcError) as other:
+            list(channel.unary_stream(f"/{NAME}/Imagine")(b"", timeout=10))
+        assert other.value.code() is grpc.StatusCode.NOT_FOUND
+        errand.clear()
+        with pytest.raises(grpc.RpcError) as read:
+            call(b"\xff", timeout=10)
+        assert read.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize(("sent", "kept"), [("robot-7:42", True), ("", False), ("two words", False), ("x" * 65, False)])

@@ -5,7 +5,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any, NoReturn
 
@@ -20,6 +20,8 @@ from world2vlm.rpc.statuses import to_status
 log = logging.getLogger(__name__)
 
 Deserializer = Callable[[bytes], Any]
+Door = Callable[[], None]
+"""Raises the error that refuses a call; what is refused was not even read, so that many can be refused quickly."""
 
 # What goes into the log and back to the caller must not be able to break a line or a header.
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
@@ -29,7 +31,13 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Stands around every behaviour that is a coroutine or an asynchronous generator.
 
     It also parses the requests: gRPC itself answers bytes that are no message with the parser's own words.
+
+    Args:
+        doors: by full method.
     """
+
+    def __init__(self, doors: Mapping[str, Door]) -> None:
+        self._doors = doors
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """See `grpc.aio.ServerInterceptor`."""
@@ -37,6 +45,12 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if handler is None:
             return None
         method: str = handler_call_details.method
+        if method in self._doors:
+            try:
+                self._doors[method]()
+            except World2VLMError as error:
+                # gRPC reads no request of a stream of them before somebody asks for it.
+                return grpc.stream_unary_rpc_method_handler(_refuse(method, error))
         make: Any
         guarded: Any
         if inspect.iscoroutinefunction(handler.unary_unary):
@@ -51,6 +65,14 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         else:
             return handler
         return make(guarded, request_deserializer=None, response_serializer=handler.response_serializer)
+
+
+def _refuse(method: str, error: World2VLMError) -> Callable[..., Awaitable[Any]]:
+    async def call(_: AsyncIterator[bytes], context: Any) -> Any:
+        with _observed(method, context) as observed:
+            await _abort(method, context, error, observed.request_id)
+
+    return call
 
 
 def _guard_unary(

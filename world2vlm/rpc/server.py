@@ -4,9 +4,9 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from world2vlm.errors import UnavailableError
 from world2vlm.rpc.channels import LIMITS
-from world2vlm.rpc.guard import Guard
+from world2vlm.rpc.guard import Door, Guard
 from world2vlm.tls import ServerTls, read_pem
 
 log = logging.getLogger(__name__)
@@ -23,11 +23,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Service:
-    """One servicer: its full name, itself, and the generated function that adds it to a server."""
+    """One servicer: its full name, itself, and the generated function that adds it to a server.
+
+    Attributes:
+        doors: by a method's name, what is asked before a call's request is read: it raises what refuses the call.
+    """
 
     name: str
     servicer: Any
     add: Callable[[Any, grpc.aio.Server], None]
+    doors: Mapping[str, Door] = field(default_factory=dict)
 
 
 class Server:
@@ -48,7 +53,8 @@ class Server:
         self._services = services
         # Without SO_REUSEPORT a second server on a taken port fails instead of taking half of its calls.
         options = [*LIMITS, ("grpc.so_reuseport", 0)]
-        self._server = grpc.aio.server(interceptors=[Guard()], options=options)
+        doors = {f"/{service.name}/{method}": door for service in services for method, door in service.doors.items()}
+        self._server = grpc.aio.server(interceptors=[Guard(doors)], options=options)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
