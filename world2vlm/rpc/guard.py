@@ -68,8 +68,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 def _refuse(method: str, error: World2VLMError) -> Callable[..., Awaitable[Any]]:
+    # Those who are refused may be very many: they are counted, and no line each goes into the log.
     async def call(_: AsyncIterator[bytes], context: Any) -> Any:
-        with _observed(method, context) as observed:
+        with _observed(method, context, logging.DEBUG) as observed:
             await _abort(method, context, error, observed.request_id)
 
     return call
@@ -143,7 +144,7 @@ async def _abort(method: str, context: Any, error: Exception, request_id: str) -
 
 
 @contextmanager
-def _observed(method: str, context: Any) -> Iterator[telemetry.Call]:
+def _observed(method: str, context: Any, level: int = logging.INFO) -> Iterator[telemetry.Call]:
     """Observe one call from its start to its end; gRPC gives each a task, so a context, of its own."""
     metadata = dict(context.invocation_metadata() or ())
     call = telemetry.enter_call(_request_id(metadata))
@@ -166,7 +167,7 @@ def _observed(method: str, context: Any) -> Iterator[telemetry.Call]:
             attributes |= {"rpc.grpc.status": status, "request_id": call.request_id, "version": call.version}
             # gRPC's own services (health, reflection) are asked every few seconds: nobody reads about that.
             if not method.startswith("/grpc."):
-                log.info("%s: %s in %.1f ms", method, status, 1000 * seconds)
+                log.log(level, "%s: %s in %.1f ms", method, status, 1000 * seconds)
 
 
 def _request_id(metadata: dict[str, Any]) -> str:
