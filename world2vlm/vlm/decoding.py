@@ -180,7 +180,7 @@ class Decoder:
         old = len(self._rows)
         self._start_new()
         chunks = [rows for rows in (range(old), range(old, len(self._rows))) if rows]
-        # A few numbers of each row are looked at: numpy does that with a tenth of torch's overhead.
+        # A few numbers of each row are looked at: numpy has less overhead for that than torch.
         logits = [self._extend(rows).cpu().numpy() for rows in chunks]
         progress, ended = [], []
         for index, (row, scores) in enumerate(zip(self._rows, (s for block in logits for s in block), strict=True)):
