@@ -26,14 +26,14 @@ SURE = 0.9
 def loses_sight(
     student: Student, frame: NDArray[np.uint8], target: str, box: Box, plan: Sequence[Action]
 ) -> bool | None:
-    """Whether the target leaves the view when the robot does what it plans; None: don't rely on the answer.
+    """Whether the target leaves the view when the robot does what it plans; None: no answer, or none to rely on.
 
     Args:
         student: the client, made once and kept.
         frame: what the camera sees, uint8 (height, width, 3) RGB; OpenCV's frames are BGR: `frame[..., ::-1]`.
-        target: what the object is called.
+        target: what the object is called, a category that the student was trained on.
         box: where it is in the frame, in thousandths of its width and height.
-        plan: metres and degrees.
+        plan: metres and degrees, within what the student was trained on: beyond that it errs, and is sure of it.
     """
     question = Question("D2", actions=tuple(plan), object=target, box=box)
     try:
@@ -49,7 +49,7 @@ def loses_sight(
 
 
 def camera() -> NDArray[np.uint8]:
-    """A frame of a grey room with a red box in it."""
+    """A frame of a grey room with a box in it."""
     frame = np.full((480, 640, 3), 200, dtype=np.uint8)
     frame[240:] = (120, 100, 80)
     frame[192:384, 64:256] = (190, 30, 30)
@@ -60,8 +60,8 @@ def main(url: str) -> None:
     """Ask once and say what the robot does."""
     plan = (Action(Primitive.TURN_LEFT, 30),)
     with Student(url) as student:
-        lost = loses_sight(student, camera(), "red box", Box(100, 400, 400, 800), plan)
-    print({True: "another way: the turn would lose it", False: "turning", None: "waiting: not sure enough"}[lost])
+        lost = loses_sight(student, camera(), "box", Box(100, 400, 400, 800), plan)
+    print({True: "another way: the turn would lose it", False: "turning", None: "waiting: nothing to rely on"}[lost])
 
 
 if __name__ == "__main__":

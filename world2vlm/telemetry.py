@@ -12,6 +12,8 @@ from typing import Literal
 
 from prometheus_client import Counter, Histogram, start_http_server
 
+from world2vlm.errors import UnavailableError
+
 log = logging.getLogger(__name__)
 
 REQUESTS = Counter("world2vlm_requests", "Calls answered, by method and gRPC status.", ["method", "status"])
@@ -82,10 +84,16 @@ def serve_metrics(port: int, host: str = "127.0.0.1") -> int | None:
 
     Returns:
         The port, or None.
+
+    Raises:
+        UnavailableError: the port is taken, or the address is not this machine's.
     """
     if port < 0:
         return None
-    server, _thread = start_http_server(port, addr=host)
+    try:
+        server, _thread = start_http_server(port, addr=host)
+    except OSError as error:
+        raise UnavailableError(f"cannot serve metrics on {host}:{port} (metrics_port): {error.strerror}") from error
     log.info("metrics on http://%s:%d/metrics", host, server.server_port)
     return int(server.server_port)
 

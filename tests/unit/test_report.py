@@ -166,6 +166,14 @@ def test_an_unfinished_round_has_no_report(tmp_path: Path) -> None:
         report_of(without_evaluation, [])
 
 
+def test_half_a_sequence_is_not_right(tmp_path: Path) -> None:
+    folder = write_test_bundle(tmp_path)
+    asked = record("A3", Question("A3"), "turn right 30 degrees; move forward 0.6 meters", folder)
+    said = {"answer": "turn right 30 degrees; move left 0.6 meters", "score": 0.5}
+    exhibit = make_exhibit(tmp_path, asked, {"before": said, "after": {**said, "score": 1.0}})
+    assert (exhibit.before.right, exhibit.after.right) == (False, True)
+
+
 def test_exhibit_draws_the_true_and_the_given_boxes(tmp_path: Path) -> None:
     folder = write_test_bundle(tmp_path)
     question = Question("D1", ACTIONS, "chair", BOX)

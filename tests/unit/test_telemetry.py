@@ -7,6 +7,7 @@ from urllib.request import urlopen
 import pytest
 
 from world2vlm import telemetry
+from world2vlm.errors import UnavailableError
 
 
 @pytest.fixture
@@ -62,3 +63,10 @@ def test_metrics_are_served_unless_the_port_is_negative() -> None:
     port = telemetry.serve_metrics(0)
     with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
         assert 'world2vlm_requests_total{method="/test/Method",status="OK"} 1.0' in reply.read().decode()
+
+
+def test_a_taken_metrics_port_is_named() -> None:
+    port = telemetry.serve_metrics(0)
+    assert port
+    with pytest.raises(UnavailableError, match=rf"127\.0\.0\.1:{port} \(metrics_port\)"):
+        telemetry.serve_metrics(port)

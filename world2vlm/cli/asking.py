@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from world2vlm.errors import InvalidInputError
+from world2vlm.errors import InvalidInputError, UnavailableError
 
 if TYPE_CHECKING:
     from world2vlm.tasks import Question
@@ -17,7 +17,7 @@ def ask(
     task: Annotated[str, typer.Option(help="A1 to D4, with the options that the task needs.")] = "",
     actions: Annotated[str, typer.Option(help='What the camera does, for example "turn left 30 degrees".')] = "",
     object: Annotated[str, typer.Option(help="What the object is called.")] = "",
-    box: Annotated[str, typer.Option(help="Where it is in the first image: [x1, y1, x2, y2] in thousandths.")] = "",
+    box: Annotated[str, typer.Option(help="Where it is in the first image: x1, y1, x2, y2 in thousandths.")] = "",
     second_box: Annotated[str, typer.Option(help="Where it is in the second image.")] = "",
     url: Annotated[str, typer.Option(help="The student, host:port; default: from the settings.")] = "",
 ) -> None:
@@ -30,8 +30,11 @@ def ask(
     question = _question(task, actions, object, box, second_box) if task else text
     settings = StudentSettings.load()
     # Somebody waits at the terminal: where nobody answers, that is said at once.
-    with Student(url or settings.student_url, tls=settings.client_tls, retry=False) as student:
-        reply = student.ask(question, image or [])
+    with Student(url := url or settings.student_url, tls=settings.client_tls, retry=False) as student:
+        try:
+            reply = student.ask(question, image or [])
+        except UnavailableError as error:
+            raise UnavailableError(f"{url} gives no answer, `world2vlm up` starts a student: {error}") from error
     print(f"{reply.text}\nprobability {reply.probability:.3f}, checkpoint version {reply.version}")
 
 

@@ -19,7 +19,7 @@ from world2vlm.tasks import TASKS, AnswerKind
 _SIDE = 256
 _QUALITY = 88
 _MIN_AREA = 0.006
-RIGHT_FROM = 0.5
+_RIGHT_IOU = 0.5
 
 GIVEN, TRUE, BEFORE, AFTER = "#2f6fdb", "#1a8f4a", "#8a8f98", "#e07b00"
 _OBJECTS = ("#2f6fdb", "#e07b00", "#1a8f4a", "#b5379d", "#c2a200", "#0097a7", "#d0342c", "#6b5bd2")
@@ -43,7 +43,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Said:
-    """An answer and whether it counts as right (a score of at least 0.5)."""
+    """An answer and whether it is right: fully so, or a box with an IoU of at least 0.5."""
 
     text: str
     score: float
@@ -93,12 +93,11 @@ def make_exhibit(bundles: Path, record: TaskRecord, sample: Mapping[str, Any]) -
     pictures = [_draw(image, boxes, caption) for image, boxes, caption in views]
     if len(images) == 1:
         pictures.append(_unseen(bundles, record))
-    said = _said(sample["before"]), _said(sample["after"])
+    enough = _RIGHT_IOU if TASKS[record.task_type].kind is AnswerKind.BOX else 1.0
+    said = (
+        Said(each["answer"], each["score"], each["score"] >= enough) for each in (sample["before"], sample["after"])
+    )
     return Exhibit(record.task_type, record.question, record.assistant, tuple(pictures), *said)
-
-
-def _said(side: Mapping[str, Any]) -> Said:
-    return Said(side["answer"], side["score"], side["score"] >= RIGHT_FROM)
 
 
 def _draw_frame(folder: Path, frame: Frame, order: Sequence[int], index: int) -> Picture:
