@@ -4,7 +4,7 @@ import gc
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -99,14 +99,15 @@ def main(
     )
     head, parts = findings.header(), dict[str, Part]()
     with tempfile.TemporaryDirectory(prefix="world2vlm-serving-") as folder:
-        bench = Bench(options, Path(folder))
+        own = checkpoints.copied(checkpoint, Path(folder) / "checkpoint")
+        bench = Bench(replace(options, checkpoint=own), Path(folder))
         for name, run in bench.parts.items():
             if only and name not in only:
                 continue
             parts[name] = run()
             parts[name].show(name)
             # After every part: what was measured is kept, whatever becomes of the rest.
-            findings.write(json, head, vars(options), parts)
+            findings.write(json, head, {**vars(options), "checkpoint": checkpoints.describe(options.checkpoint)}, parts)
     missed = [claim for part in parts.values() for claim in part.claims if not claim.is_met]
     print(f"\n{len(missed)} of {sum(len(part.claims) for part in parts.values())} claims are not met; see {json}")
 

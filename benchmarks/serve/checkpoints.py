@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from world2vlm.checkpoints import Registry
+from world2vlm.files import sha256_file
 from world2vlm.store import Store
 from world2vlm.vlm import StudentConfig, build_student
 
@@ -70,8 +71,19 @@ def weight_bytes(folder: Path) -> int:
     return (folder / _WEIGHTS).stat().st_size
 
 
-def _changed(folder: Path, target: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> Path:
+def describe(folder: Path) -> str:
+    """What a checkpoint is known by, wherever it lies."""
+    return f"weights sha256 {sha256_file(folder / _WEIGHTS)}"
+
+
+def copied(folder: Path, target: Path) -> Path:
+    """A copy that can be published: a checkpoint that was published already has a manifest of its own."""
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("manifest.json"))
+    return target
+
+
+def _changed(folder: Path, target: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> Path:
+    copied(folder, target)
     weights = {name: change(weight).contiguous() for name, weight in load_file(folder / _WEIGHTS).items()}
     save_file(weights, target / _WEIGHTS, metadata={"format": "pt"})
     return target

@@ -16,6 +16,7 @@ from benchmarks.serve.questions import Item
 from benchmarks.serve.sides import Side
 from world2vlm.errors import DataCorruptedError, GateRejectedError, PreconditionError, World2VLMError
 from world2vlm.vlm import StudentModel
+from world2vlm.vlm.onnx_student import OnnxStudent
 
 # Answers by version and question.
 Expected = Mapping[str, Sequence[str]]
@@ -62,8 +63,8 @@ class Prepared:
 def prepare(store: Path, checkpoint: Path, other: Path, unfit: Path, items: Sequence[Item]) -> Prepared:
     """Publish versions 2 (another student), 3 (corrupted) and 4 (fails its canary).
 
-    Only questions are kept whose answers by the first two differ, and do not depend on what else is in their batch:
-    those show from which weights an answer came.
+    Only questions are kept whose answers by the first two differ, and depend neither on what else is in their batch nor
+    on the engine: those show from which weights an answer came.
     """
     versions = [checkpoints.publish(store, folder, key) for folder, key in ((other, "2"), (checkpoint, "3"))]
     checkpoints.corrupt(store, versions[-1])
@@ -71,10 +72,10 @@ def prepare(store: Path, checkpoint: Path, other: Path, unfit: Path, items: Sequ
     assert versions == [2, 3, 4], versions
     answers, stable = [], [True] * len(items)
     for folder in (checkpoint, other):
-        student = StudentModel.load(folder)
         prompts = [item.prompt for item in items]
-        together = [done.text for done in student.answer(prompts, _MAX_NEW_TOKENS)]
-        alone = [student.answer([prompt], _MAX_NEW_TOKENS)[0].text for prompt in prompts]
+        together = [done.text for done in StudentModel.load(folder).answer(prompts, _MAX_NEW_TOKENS)]
+        served = OnnxStudent.load(folder, store.parent / "graphs")
+        alone = [served.answer([prompt], _MAX_NEW_TOKENS)[0].text for prompt in prompts]
         stable = [was and a == b for was, a, b in zip(stable, together, alone, strict=True)]
         answers.append(alone)
     kept = [index for index, first in enumerate(answers[0]) if stable[index] and first != answers[1][index]]
