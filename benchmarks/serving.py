@@ -77,7 +77,7 @@ def main(
     memory_mb: Annotated[float, typer.Option(min=20, help="Megabytes of weights for the memory's measure.")] = 200.0,
     requests: Annotated[int, typer.Option(min=1, help="Mutated requests.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Seed of the mutations.")] = 0,
-    noise: Annotated[float, typer.Option(help="How far the second version's weights are from the first's.")] = 0.3,
+    noise: Annotated[float, typer.Option(help="How far the second version's weights are from the first's.")] = 0.1,
     json: Annotated[Path, typer.Option(help="Where the result goes.")] = RESULT,
 ) -> None:
     """Measure the student service; needs the extras of the teacher and the trainer, for the questions."""

@@ -181,8 +181,9 @@ class StudentSettings(ServiceSettings):
     """The student service.
 
     Attributes:
-        engine: `local` answers in the process with transformers, `onnx` with onnxruntime, `auto` picks of the two what
-            is faster on `device`, `triton` asks the Triton server at `triton_url`.
+        engine: `local` answers in the process with transformers, `onnx` with onnxruntime, `auto` takes
+            onnxruntime for small students on a CPU and transformers else, `triton` asks the Triton server at
+            `triton_url`.
         device: torch device of the engines `local` and `onnx`; `auto`: a GPU where there is one.
         onnx_cache: folder for exported graphs; the engine `onnx` exports each architecture but the shipped one once.
         max_batch: requests answered in one batch.

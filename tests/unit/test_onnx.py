@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from student_service import app
 from student_service.app import choose_engine
 from student_service.canary import warm_queries
 from student_service.engines import onnx
@@ -192,3 +193,11 @@ def test_settings_choose_it(engine: str, monkeypatch: pytest.MonkeyPatch) -> Non
     settings = StudentSettings.load(engine=engine, onnx_cache=onnx_cache(), threads=1)
     with closing(choose_engine(settings)(tiny_student())) as ours:
         assert [reply.text for reply in answer(ours, queries, 8)] == expected
+
+
+def test_a_large_student_is_answered_by_transformers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(app, "_SMALL_BYTES", 1)
+    settings = StudentSettings.load(engine="auto", device="cpu", onnx_cache=tmp_path, threads=1)
+    with closing(choose_engine(settings)(tiny_student())) as engine:
+        assert len(answer(engine, [query("Where is the red chair?")], 8)) == 1
+    assert not any(tmp_path.iterdir())
