@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from student_service import metrics
+from student_service.batching import Batcher
 from student_service.control import Control
 from student_service.engines.base import Engine, Loader
 from student_service.kserve import servicer as kserve
@@ -15,7 +16,6 @@ from student_service.servicers import CheckpointServicer, StudentServicer
 from student_service.shadow import Shadow
 from student_service.slots import Serving
 from student_service.swap import Swapper, SwapReport
-from student_service.traffic import ObservedBatcher
 from student_service.watch import Rules, Watch
 from world2vlm import rpc, telemetry, tracing
 from world2vlm.checkpoints import Registry
@@ -36,7 +36,7 @@ class App:
         self.settings = settings
         self.registry = Registry(Store(settings.store), settings.student)
         self.serving = Serving()
-        self.batcher = ObservedBatcher(settings.max_batch)
+        self.batcher = Batcher(settings.max_batch)
         metrics.watch_queue(lambda: self.batcher.waiting)
         self.reasoner = Reasoner(self.serving, self.batcher, settings)
         self.control = Control(settings.control_token.get_secret_value())

@@ -43,6 +43,10 @@ class Answering(Future[Outcome]):
         return super().cancel()
 
 
+Observer = Callable[[Slot, Query, int, Future[Outcome]], None]
+"""Gets a live query's slot, the query, its token limit and its future, in the submitting thread; must be quick."""
+
+
 @dataclass
 class _Item:
     slot: Slot
@@ -79,9 +83,11 @@ class Batcher:
 
     Attributes:
         idle: set while nothing is being answered.
+        observers: see every live query; background ones are not shown.
     """
 
     def __init__(self, max_batch: int) -> None:
+        self.observers: list[Observer] = []
         self.idle = threading.Event()
         self.idle.set()
         self._max_batch = max_batch
@@ -128,6 +134,9 @@ class Batcher:
             else:
                 (self._background if background else self._waiting).append(item)
                 self._changed.notify()
+        if not background:
+            for observe in self.observers:
+                observe(slot, query, max_new_tokens, item.future)
         return item.future
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ promoted. The pictures are drawn, so that the service needs no data to check its
 """
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator
 
 from PIL import Image, ImageDraw
@@ -14,11 +13,13 @@ from student_service.engines.base import Query, Reply
 from world2vlm.actions import Action, Primitive
 from world2vlm.boxes import Box
 from world2vlm.errors import GateRejectedError, InvalidInputError
-from world2vlm.tasks import Question, get_task, parse_answer
+from world2vlm.tasks import TASKS, Question, get_task, parse_answer
 
 GATE = "canary"
 # An answer is short; a checkpoint that never stops must not hold up the questions that wait.
 MAX_NEW_TOKENS = 24
+# More than any task's answer takes: its grammar ends it.
+WARM_NEW_TOKENS = 64
 # One answer that stops making sense is chance, more are a broken checkpoint.
 ALLOWED_LOSS = 1
 
@@ -46,6 +47,15 @@ def canary_queries() -> list[Query]:
     """The canary's questions as an engine takes them: a red box in a grey room, seen from afar and from nearer."""
     views = (_draw_room(_FAR), _draw_room(_NEAR))
     return [Query(views[: get_task(question.task).images], question.text) for question in canary_questions()]
+
+
+def warm_batches(capacity: int) -> Iterator[list[Query]]:
+    """Every shape that an engine will serve: batches of 1, 2, 4 and so on to its capacity, and all the tasks."""
+    queries, asked, size = warm_queries(), 0, 1
+    while size < 2 * capacity or asked < len(TASKS):
+        batch = list(itertools.islice(queries, min(size, capacity)))
+        yield batch
+        asked, size = asked + len(batch), 2 * size
 
 
 def warm_queries() -> Iterator[Query]:
@@ -84,7 +94,7 @@ def check_probability(task: str, reply: Reply) -> None:
     Raises:
         GateRejectedError: the probability is no probability.
     """
-    if not (math.isfinite(reply.probability) and 0 <= reply.probability <= 1.000001):
+    if not reply.has_probability:
         text = f"its answer to a question of {task} has no finite probability"
         raise GateRejectedError(GATE, reply.probability, text)
 

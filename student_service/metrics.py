@@ -42,7 +42,6 @@ SPEED = Histogram(
 FEATURES = Counter(
     "world2vlm_student_feature_cache", "Questions' images looked up among those seen before: hit or miss.", ["outcome"]
 )
-
 PICTURES = Counter(
     "world2vlm_student_picture_cache", "Pictures looked up among those decoded before: hit or miss.", ["outcome"]
 )

@@ -1,9 +1,10 @@
 """Decoded pictures by content: who asks ten questions about one camera image has it decoded once."""
 
 import threading
-from collections import OrderedDict
+from contextlib import suppress
 from hashlib import blake2b
 
+from cachetools import LRUCache
 from PIL import Image
 
 from student_service import metrics
@@ -23,9 +24,7 @@ class Pictures:
 
     def __init__(self, max_image_bytes: int, max_image_pixels: int, max_bytes: int = _MAX_BYTES) -> None:
         self._limits = max_image_bytes, max_image_pixels
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._known: OrderedDict[bytes, Image.Image] = OrderedDict()
+        self._known: LRUCache[bytes, Image.Image] = LRUCache(max_bytes, getsizeof=_size)
         self._lock = threading.Lock()
 
     def decode(self, data: bytes) -> Image.Image:
@@ -37,26 +36,14 @@ class Pictures:
         digest = blake2b(data, digest_size=16).digest()
         with self._lock:
             known = self._known.get(digest)
-            if known is not None:
-                self._known.move_to_end(digest)
         metrics.looked_up_picture(known is not None)
         if known is not None:
             return known
         # Two who send the same new picture at once both decode it: rare, and harmless.
         image = decode_image(data, *self._limits)
-        self._keep(digest, image)
+        with self._lock, suppress(ValueError):  # larger than all that may be kept
+            self._known[digest] = image
         return image
-
-    def _keep(self, digest: bytes, image: Image.Image) -> None:
-        if _size(image) > self._max_bytes:
-            return
-        with self._lock:
-            if digest not in self._known:
-                self._known[digest] = image
-                self._bytes += _size(image)
-            while self._bytes > self._max_bytes:
-                _, dropped = self._known.popitem(last=False)
-                self._bytes -= _size(dropped)
 
 
 def _size(image: Image.Image) -> int:

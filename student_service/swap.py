@@ -8,14 +8,14 @@ of everybody's questions, when nobody waits; loading stands still while an answe
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 
 from student_service import canary, memory
-from student_service.batching import Batcher
+from student_service.batching import Batcher, Outcome
 from student_service.courtesy import giving_way
 from student_service.engines.base import Loader, Query, Reply
 from student_service.phases import Phases
@@ -23,11 +23,8 @@ from student_service.slots import Serving, Slot
 from world2vlm.adapters import merged
 from world2vlm.checkpoints import Registry
 from world2vlm.errors import GateRejectedError, PreconditionError, World2VLMError
-from world2vlm.tasks import TASKS
 
 _log = logging.getLogger(__name__)
-# More than any task's answer takes: its grammar ends it.
-_WARM_NEW_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -257,19 +254,18 @@ class Swapper:
         return canary.judge(replies, parsed_before)
 
     def _warm(self, candidate: Slot) -> None:
-        """Every shape that it will serve: batches of 1, 2, 4 and so on to the engine's capacity, and all the tasks."""
-        queries, asked, size = canary.warm_queries(), 0, 1
-        largest = candidate.engine.capacity
-        while size < 2 * largest or asked < len(TASKS):
-            batch = list(islice(queries, min(size, largest)))
-            futures = [self._batcher.submit(candidate, query, _WARM_NEW_TOKENS, background=True) for query in batch]
+        for batch in canary.warm_batches(candidate.engine.capacity):
+            futures = [self._submit(candidate, query, canary.WARM_NEW_TOKENS) for query in batch]
             for query, future in zip(batch, futures, strict=True):
                 canary.check_probability(query.task, future.result().reply)
-            asked, size = asked + len(batch), 2 * size
 
     def _ask(self, slot: Slot, query: Query) -> Reply:
-        slot.engine.count_tokens(query.text)  # as the service does with every question
-        return self._batcher.submit(slot, query, canary.MAX_NEW_TOKENS, background=True).result().reply
+        return self._submit(slot, query, canary.MAX_NEW_TOKENS).result().reply
+
+    def _submit(self, slot: Slot, query: Query, max_new_tokens: int) -> Future[Outcome]:
+        """Ask as the service asks every question, but after everybody else."""
+        slot.engine.count_tokens(query.text)
+        return self._batcher.submit(slot, slot.engine.prepare(query), max_new_tokens, background=True)
 
     def _release(self, old: Slot | None, phases: Phases) -> None:
         with phases.time("drain"):

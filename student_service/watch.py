@@ -6,7 +6,6 @@ server that cannot be reached say nothing about the weights.
 """
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -198,6 +197,5 @@ def is_fault(future: Future[Outcome]) -> bool | None:
         return None
     error = future.exception()
     if error is None:
-        probability = future.result().reply.probability
-        return not (math.isfinite(probability) and 0 <= probability <= 1.000001)
+        return not future.result().reply.has_probability
     return None if isinstance(error, INNOCENT) else True

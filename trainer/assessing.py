@@ -12,6 +12,7 @@ from PIL import Image
 from trainer.calibration import measure_calibration
 from trainer.evaluation import NEAREST, Scored, baseline_scores, evaluate, gate, summarise
 from trainer.perception import where
+from trainer.prompts import read_prompt
 from world2vlm.boxes import iou, parse_box
 from world2vlm.bundles import ObjectView, read_bundle
 from world2vlm.datasets import Dataset
@@ -47,16 +48,17 @@ def compare_checkpoints(
     train, test = dataset.splits["train"], dataset.splits["test"]
     baselines = baseline_scores(train, test, seed)
     total = 2 * len(test)
-    before, grounding_before = _assess(parent, test, bundles, lambda done: on_progress(done, total))
-    after, grounding_after = _assess(child, test, bundles, lambda done: on_progress(len(test) + done, total))
+    before, grounding_before = _assess(StudentModel.load(parent), test, bundles, lambda done: on_progress(done, total))
+    student = StudentModel.load(child)
+    after, grounding_after = _assess(student, test, bundles, lambda done: on_progress(len(test) + done, total))
     decision = gate(before, after, baselines, grounding_before, grounding_after, seed=seed)
     return {
         "before": summarise(before, baselines, seed),
         "after": summarise(after, baselines, seed),
         "baselines": baselines,
-        "references": _references(child, train, test, bundles, seed),
+        "references": _references(student, train, test, seed),
         "grounding": {"before": grounding_before, "after": grounding_after},
-        "calibration": measure_calibration(StudentModel.load(child), test, bundles),
+        "calibration": measure_calibration(student, test, bundles),
         "decision": asdict(decision),
         "samples": _samples(before, after, random.Random(seed)),
     }
@@ -83,20 +85,19 @@ def grounding_score(student: StudentModel, records: Sequence[TaskRecord], bundle
     scores: list[float] = []
     for start in range(0, min(len(asked), GROUNDING_QUESTIONS), _BATCH):
         part = asked[start : min(start + _BATCH, GROUNDING_QUESTIONS)]
-        replies = student.answer([_prompt(bundles, (path,), question) for path, question, _ in part])
+        replies = student.answer([read_prompt(bundles, (path,), question) for path, question, _ in part])
         scores += [_overlap(reply.text, truth) for reply, (_, _, truth) in zip(replies, part, strict=True)]
     return sum(scores) / len(scores) if scores else 0.0
 
 
 def _references(
-    child: Path, train: Sequence[TaskRecord], test: Sequence[TaskRecord], bundles: Path, seed: int
+    student: StudentModel, train: Sequence[TaskRecord], test: Sequence[TaskRecord], seed: int
 ) -> dict[str, dict[str, float]]:
     """What is reached without looking, by task: how much of a score needs the images at all.
 
     `blind`: the new student, shown grey images. `nearest`: neighbours among the training questions that give boxes
     (World2VLM's templates for D1-D4 do), so geometry alone answers much of them.
     """
-    student = StudentModel.load(child)
 
     def answer(asked: Sequence[TaskRecord]) -> list[str]:
         prompts = [Prompt(tuple(_GREY for _ in r.images), r.question, r.task_type) for r in asked]
@@ -110,23 +111,18 @@ def _references(
 
 
 def _assess(
-    folder: Path, records: Sequence[TaskRecord], bundles: Path, on_done: Callable[[int], None]
+    student: StudentModel, records: Sequence[TaskRecord], bundles: Path, on_done: Callable[[int], None]
 ) -> tuple[list[Scored], float]:
-    student = StudentModel.load(folder)
     scored = _ask(student, records, bundles, lambda done, _total: on_done(done))
     return scored, grounding_score(student, records, bundles)
 
 
 def _ask(student: StudentModel, records: Sequence[TaskRecord], bundles: Path, on_progress: Progress) -> list[Scored]:
     def answer(asked: Sequence[TaskRecord]) -> list[str]:
-        prompts = [_prompt(bundles, record.images, record.question, record.task_type) for record in asked]
+        prompts = [read_prompt(bundles, record.images, record.question, record.task_type) for record in asked]
         return [reply.text for reply in student.answer(prompts)]
 
     return evaluate(answer, records, _BATCH, on_progress)
-
-
-def _prompt(bundles: Path, paths: Sequence[str], text: str, task: str = "") -> Prompt:
-    return Prompt(tuple(Image.open(bundles / path).convert("RGB") for path in paths), text, task)
 
 
 def _objects(bundles: Path, path: str) -> Sequence[ObjectView]:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from trainer.prompts import read_prompt
 from world2vlm.records import TaskRecord
 from world2vlm.scoring import score
 from world2vlm.tasks import TASKS, AnswerKind
-from world2vlm.vlm import Prompt, StudentModel
+from world2vlm.vlm import StudentModel
 
 KINDS = (AnswerKind.BINARY, AnswerKind.MOTION, AnswerKind.SEQUENCE)
 # Far below 1, too: a motion is right within a tolerance, so it is right more often than its exact number is likely.
@@ -100,15 +100,10 @@ def _answers(
     asked = [record for record in records if TASKS[record.task_type].kind.value in temperatures]
     for start in range(0, len(asked), _BATCH):
         part = asked[start : start + _BATCH]
-        prompts = [_prompt(bundles, record) for record in part]
+        prompts = [read_prompt(bundles, record.images, record.question, record.task_type) for record in part]
         answers = student.answer_at(prompts, temperatures)
         for record, (text, probabilities) in zip(part, answers, strict=True):
             kind = TASKS[record.task_type].kind.value
             rows[kind].append(np.array(probabilities))
             right[kind].append(score(record.task_type, record.assistant, text)["overall"] == 1.0)
     return {kind: (np.stack(rows[kind]), np.array(right[kind])) for kind in rows}
-
-
-def _prompt(bundles: Path, record: TaskRecord) -> Prompt:
-    images = tuple(Image.open(bundles / path).convert("RGB") for path in record.images)
-    return Prompt(images, record.question, record.task_type)

@@ -67,7 +67,9 @@ class ClipSource:
         self._chances = [config.tasks[task] for task in self._tasks]
         paths = sorted({path for record in records for path in record.images})
         self._index = {path: index for index, path in enumerate(paths)}
-        self._processor = processor
+        self._encode = processor.encode_question
+        self._room = config.row_tokens - len(processor.clip_ids())
+        self._ends = len(processor.turn_ids()) + 1  # of a question and of its answer
         self._sizes: dict[tuple[str, str], int] = {}
         self._frames = _load_frames([bundles_root / path for path in paths], processor)
         self._objects = _load_objects(paths, bundles_root)
@@ -116,7 +118,7 @@ class ClipSource:
     def _fill(self, candidates: Iterable[Example]) -> list[Example]:
         """The first candidates that a row has room for."""
         chosen: list[Example] = []
-        room = self._config.row_tokens - len(self._processor.clip_ids())
+        room = self._room
         for example in candidates:
             size = self._size(example)
             # The very first is asked in any case.
@@ -130,8 +132,7 @@ class ClipSource:
     def _size(self, example: Example) -> int:
         key = example.question, example.answer
         if key not in self._sizes:
-            texts = map(self._processor.encode_question, key)
-            self._sizes[key] = sum(map(len, texts)) + len(self._processor.turn_ids()) + 1
+            self._sizes[key] = sum(len(self._encode(text)) for text in key) + self._ends
         return self._sizes[key]
 
     def _example(self, record: TaskRecord) -> Example:

@@ -1,5 +1,6 @@
 """The port between the service and whatever runs the model."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,11 @@ class Reply:
     probability: float
     prompt_tokens: int
     answer_tokens: int
+
+    @property
+    def has_probability(self) -> bool:
+        """Whether the probability is one, to rounding: weights that are broken give others."""
+        return math.isfinite(self.probability) and 0 <= self.probability <= 1.000001
 
 
 @dataclass(frozen=True)

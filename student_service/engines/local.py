@@ -63,15 +63,13 @@ class LocalEngine:
 
     def prepare(self, query: Query) -> Query:
         """See `Engine.prepare`."""
-        student = self._loaded()
-        inputs = student.inputs(Prompt(query.images, query.text, query.task))
-        return replace(query, prepared=_Prepared(student, inputs))
+        return replace(query, prepared=self._prepare(query))
 
     def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
         """See `Engine.admit`."""
-        student, prepared = self._loaded(), query.prepared
-        if not isinstance(prepared, _Prepared) or prepared.student is not student:
-            prepared = _Prepared(student, student.inputs(Prompt(query.images, query.text, query.task)))
+        prepared = query.prepared
+        if not isinstance(prepared, _Prepared) or prepared.student is not self._loaded():
+            prepared = self._prepare(query)
         job = prepared.inputs.job(max_new_tokens)
         self._decoding().admit(key, job)
         self._answers[key] = _Answer(job)
@@ -97,6 +95,10 @@ class LocalEngine:
         """See `Engine.close`."""
         self._student = self._decoder = None
         self._answers.clear()
+
+    def _prepare(self, query: Query) -> _Prepared:
+        student = self._loaded()
+        return _Prepared(student, student.inputs(Prompt(query.images, query.text, query.task)))
 
     def _update(self, progress: Progress) -> Update:
         answer = self._answers[progress.key]

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,16 @@ from torch.utils.dlpack import from_dlpack
 from student_service import canary
 from student_service.app import choose_engine
 from student_service.batching import Batcher, CancelledQueryError, Outcome
-from student_service.engines.base import Engine, Query, answer
+from student_service.engines.base import Query, answer
 from student_service.slots import Slot
 from student_service.triton import wire
 from student_service.triton.repository import Deployment
 from world2vlm import telemetry
 from world2vlm.errors import InvalidInputError, OverloadedError, World2VLMError
 from world2vlm.images import decode_image
-from world2vlm.tasks import TASKS, get_task
+from world2vlm.tasks import get_task
 
 _log = logging.getLogger(__name__)
-_WARM_NEW_TOKENS = 24
 _CANCEL_POLL_S = 0.05
 
 
@@ -56,7 +54,8 @@ class StudentModel:
             telemetry.configure_logging(self._settings.log_format, self._settings.log_level)
             with deployment.fetched() as weights:
                 engine = choose_engine(self._settings)(weights)
-            _warm(engine)
+            for batch in canary.warm_batches(engine.capacity):
+                answer(engine, batch, canary.WARM_NEW_TOKENS)
         except World2VLMError as error:
             raise self.backend.TritonModelException(wire.mark(error)) from error
         self._digest = deployment.digest
@@ -206,12 +205,3 @@ class _Stream:
 
     def end(self, response: Any) -> None:
         self._sender.send(response, flags=self._model.backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-
-
-def _warm(engine: Engine) -> None:
-    """Answer in every shape that it will serve: batches of 1, 2, 4 and so on to its capacity, and all the tasks."""
-    queries, asked, size = canary.warm_queries(), 0, 1
-    while size < 2 * engine.capacity or asked < len(TASKS):
-        batch = list(islice(queries, min(size, engine.capacity)))
-        answer(engine, batch, _WARM_NEW_TOKENS)
-        asked, size = asked + len(batch), 2 * size

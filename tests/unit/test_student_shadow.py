@@ -7,11 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from student_service.batching import Outcome
+from student_service.batching import Batcher, Outcome
 from student_service.engines.base import Query, Update
 from student_service.shadow import AGREEMENT, ANSWERS, Shadow, agreement
 from student_service.slots import Slot
-from student_service.traffic import ObservedBatcher
 from tests.student_kit import DEADLINE_S, EchoEngine, picture
 
 
@@ -37,7 +36,7 @@ def test_agreement_is_the_tasks_own_measure(task: str, served: str, candidate: s
 class Stage:
     """A served engine, a candidate, and the shadow between them."""
 
-    def __init__(self, batcher: ObservedBatcher, candidate: EchoEngine, share: float) -> None:
+    def __init__(self, batcher: Batcher, candidate: EchoEngine, share: float) -> None:
         self.batcher = batcher
         self.engine, self.candidate = EchoEngine(), candidate
         self.slot, shadowed = Slot(1, self.engine), Slot(2, candidate)
@@ -75,7 +74,7 @@ class Stage:
 
 @contextmanager
 def stage(candidate: EchoEngine, share: float = 1.0) -> Iterator[Stage]:
-    batcher = ObservedBatcher(max_batch=4)
+    batcher = Batcher(max_batch=4)
     made = Stage(batcher, candidate, share)
     try:
         yield made

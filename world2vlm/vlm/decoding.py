@@ -3,14 +3,15 @@
 Greedy. Tokens that a grammar forces cost no forward pass of their own: they ride along with the next choice.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from world2vlm.tasks import get_task
@@ -81,9 +82,7 @@ class PrefixCache:
 
     def __init__(self, network: Network, max_bytes: int = _PREFIX_BYTES) -> None:
         self._network = network
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._known: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self._known: LRUCache[bytes, torch.Tensor] = LRUCache(max_bytes, getsizeof=lambda prefix: prefix.nbytes)
         self.hits = self.misses = 0
 
     def get(self, clips: Sequence[NDArray[np.uint8]]) -> list[torch.Tensor]:
@@ -94,19 +93,12 @@ class PrefixCache:
         self.hits += len(clips) - len(unknown)
         found = {d: self._known[d] for d in digests if d in self._known}
         if unknown:
-            found.update(zip(unknown, self._network.read(np.stack(list(unknown.values()))), strict=True))
-        for digest in digests:
-            self._keep(digest, found[digest])
+            read = dict(zip(unknown, self._network.read(np.stack(list(unknown.values()))), strict=True))
+            found.update(read)
+            for digest, prefix in read.items():
+                with suppress(ValueError):  # larger than all that may be kept
+                    self._known[digest] = prefix
         return [found[digest] for digest in digests]
-
-    def _keep(self, digest: bytes, prefix: torch.Tensor) -> None:
-        if digest not in self._known:
-            self._known[digest] = prefix
-            self._bytes += prefix.nbytes
-        self._known.move_to_end(digest)
-        while self._bytes > self._max_bytes:
-            _, dropped = self._known.popitem(last=False)
-            self._bytes -= dropped.nbytes
 
 
 class Decoder:
