@@ -22,9 +22,9 @@ from trainer.clip_source import ClipSource
 from trainer.labelling import label
 from trainer.packing import IGNORE, Example, PackedStudent
 from trainer.sft_config import SftConfig
+from world2vlm.base_student import BASE_STUDENT
 from world2vlm.bundles import Bundle, read_bundle, write_bundle
 from world2vlm.vlm import StudentModel
-from world2vlm.vlm.base import BASE_STUDENT
 
 TOLERANCE = 1e-3
 

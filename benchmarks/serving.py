@@ -22,7 +22,7 @@ from benchmarks.serve.questions import Item, make_items, with_own_pictures
 from benchmarks.serve.soak import soak
 from benchmarks.serve.swapping import Prepared, prepare, swap_under_load
 from benchmarks.serve.throughput import compare
-from world2vlm.vlm.base import BASE_STUDENT
+from world2vlm.base_student import BASE_STUDENT
 
 RESULT = Path(__file__).parent / "results" / "serving.json"
 _TRAJECTORIES = 4
@@ -136,6 +136,7 @@ class Bench:
         # A third of a second for looking through the libraries' objects would be this process's, not the service's.
         gc.collect()
         gc.freeze()
+        gc.disable()
         return items
 
     @cached_property

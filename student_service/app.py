@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-import sys
 from contextlib import closing
 from pathlib import Path
 
 from student_service import metrics
 from student_service.batching import Batcher
 from student_service.control import Control
-from student_service.engines.base import Engine, Loader
+from student_service.engines.base import Loader
+from student_service.engines.loading import choose_engine
 from student_service.kserve import servicer as kserve
 from student_service.reasoner import Reasoner
 from student_service.servicers import CheckpointServicer, StudentServicer
@@ -18,6 +18,7 @@ from student_service.slots import Serving
 from student_service.swap import Swapper, SwapReport
 from student_service.watch import Rules, Watch
 from world2vlm import rpc, telemetry, tracing
+from world2vlm.base_student import BASE_STUDENT
 from world2vlm.checkpoints import Registry
 from world2vlm.errors import World2VLMError
 from world2vlm.settings import StudentSettings
@@ -25,8 +26,6 @@ from world2vlm.store import Store
 from world2vlm.v1 import student_pb2, student_pb2_grpc
 
 _log = logging.getLogger(__name__)
-_SWITCH_S = 0.0005
-_SMALL_BYTES = 64 << 20
 
 
 class App:
@@ -111,8 +110,8 @@ class App:
             self.shadow.close()
         self.batcher.close()
         self.watch.join()
-        self.reasoner.close()
         self.control.close()
+        self.serving.close()
 
 
 def run(settings: StudentSettings) -> None:
@@ -122,55 +121,13 @@ def run(settings: StudentSettings) -> None:
         PreconditionError: no checkpoint can serve.
     """
     telemetry.configure_logging(settings.log_format, settings.log_level)
-    # An answer is many short operations; after each it wants the interpreter back from whatever loads beside it.
-    sys.setswitchinterval(_SWITCH_S)
     _log.info("settings: %s", settings.model_dump_json(exclude={"control_token", "redis_url"}))
     load = choose_engine(settings)
-    from world2vlm.vlm.base import BASE_STUDENT  # imports torch
-
     telemetry.serve_metrics(settings.metrics_port, settings.host)
     traces = tracing.exporting("world2vlm-student", settings.otlp_endpoint)
     with traces, closing(App(settings, load)) as app:
         app.start(BASE_STUDENT)
         asyncio.run(_serve(app))
-
-
-def choose_engine(settings: StudentSettings) -> Loader:
-    """What loads checkpoints under these settings."""
-    if settings.engine == "triton":
-        from student_service.engines import triton
-
-        return lambda folder: triton.load(folder, settings.triton_url, settings.max_batch)
-    from student_service.engines.local import LocalEngine, Sizes, limit_threads
-
-    # One thread answers a tiny student faster than several, and leaves a core to whatever loads beside it.
-    limit_threads(settings.threads or 1)
-    sizes = Sizes(settings.max_batch, settings.max_question_tokens, settings.max_new_tokens)
-    device = _pick_device(settings.device)
-
-    def load(folder: Path) -> Engine:
-        if settings.engine == "onnx" or (settings.engine == "auto" and device == "cpu" and _is_small(folder)):
-            from student_service.engines import onnx
-
-            return onnx.load(folder, settings.onnx_cache, device, sizes)
-        return LocalEngine.load(folder, device, sizes)
-
-    return load
-
-
-def _is_small(folder: Path) -> bool:
-    """Whether onnxruntime is the better engine on a CPU.
-
-    It saves the overhead of many short operations, up to half of a small student's time. It also keeps its own copies
-    of the weights for each of the two graphs, which only a small student should pay for.
-    """
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= _SMALL_BYTES
-
-
-def _pick_device(device: str) -> str:
-    import torch
-
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 async def _serve(app: App) -> None:

@@ -77,19 +77,16 @@ class Batcher:
     """Answers queries first come, first served, whether streamed or not: nothing is delayed to fill a batch.
 
     A query joins the answers under way at the next step, while its slot's engine has room and less than `max_batch`
-    are under way. Background queries start when nothing else waits or is under way, or after half a second; those that
-    wait for one slot start together, those for different slots one slot at a time. The queue has no bound of its own:
-    the callers bound what they submit.
+    are under way, background ones not counted. Background queries start when nothing else waits or is under way, or
+    after half a second; those that wait for one slot start together, those for different slots one slot at a time. The
+    queue has no bound of its own: the callers bound what they submit.
 
     Attributes:
-        idle: set while nothing is being answered.
         observers: see every live query; background ones are not shown.
     """
 
     def __init__(self, max_batch: int) -> None:
         self.observers: list[Observer] = []
-        self.idle = threading.Event()
-        self.idle.set()
         self._max_batch = max_batch
         self._waiting: deque[_Item] = deque()
         self._background: deque[_Item] = deque()
@@ -172,9 +169,7 @@ class Batcher:
         """Start what may start; waits while there is nothing to do. False means that the batcher is closed."""
         with self._changed:
             if not self._running:
-                self.idle.set()
                 self._changed.wait_for(lambda: self._waiting or self._background or self._closed)
-            self.idle.clear()
             starting = self._next_items()
         for item in starting:
             self._start(item)
@@ -186,10 +181,11 @@ class Batcher:
             slot = self._background[0].slot
             while self._background and self._background[0].slot is slot and self._has_room(slot, items):
                 items.append(self._background.popleft())
-        while self._waiting and len(self._running) + len(items) < self._max_batch:
-            if not self._has_room(self._waiting[0].slot, items):
-                break
+        # Background queries take up no room: nobody waits for them, and they may be slow.
+        room = self._max_batch - sum(not item.background for item in self._running.values())
+        while self._waiting and room > 0 and self._has_room(self._waiting[0].slot, items):
             items.append(self._waiting.popleft())
+            room -= 1
         return items
 
     def _has_room(self, slot: Slot, starting: list[_Item]) -> bool:

@@ -7,12 +7,14 @@ promoted. The pictures are drawn, so that the service needs no data to check its
 import itertools
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from student_service.engines.base import Query, Reply
 from world2vlm.actions import Action, Primitive
 from world2vlm.boxes import Box
 from world2vlm.errors import GateRejectedError, InvalidInputError
+from world2vlm.images import encode_png
 from world2vlm.tasks import TASKS, Question, get_task, parse_answer
 
 GATE = "canary"
@@ -107,9 +109,9 @@ def _parses(task: str, text: str) -> bool:
     return True
 
 
-def _draw_room(box: Box, shade: int = 195) -> Image.Image:
+def _draw_room(box: Box, shade: int = 195) -> bytes:
     image = Image.new("RGB", (_SIZE, _SIZE), (200, 200, shade % 256))
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, _SIZE // 2, _SIZE, _SIZE), fill=(120, 100, 80))
     draw.rectangle([corner * _SIZE // 1000 for corner in box.corners], fill=(190, 30, 30))
-    return image
+    return encode_png(np.asarray(image))

@@ -46,6 +46,8 @@ PICTURES = Counter(
     "world2vlm_student_picture_cache", "Pictures looked up among those decoded before: hit or miss.", ["outcome"]
 )
 
+_CACHES = {"features": FEATURES, "pictures": PICTURES}
+
 
 @dataclass
 class Request:
@@ -96,15 +98,9 @@ def stepped(queries: int) -> None:
     BATCH.observe(queries)
 
 
-def looked_up_features(hits: int, misses: int) -> None:
-    """Note how many more questions found their images' features in the cache, and how many did not."""
-    FEATURES.labels("hit").inc(hits)
-    FEATURES.labels("miss").inc(misses)
-
-
-def looked_up_picture(found: bool) -> None:
-    """Note whether a picture had been decoded before."""
-    PICTURES.labels("hit" if found else "miss").inc()
+def looked_up(cache: str, found: bool, count: int) -> None:
+    """Note so many lookups in the cache of `features` or of `pictures`."""
+    _CACHES[cache].labels("hit" if found else "miss").inc(count)
 
 
 def swapped(version: int, phases_ms: Mapping[str, float]) -> None:

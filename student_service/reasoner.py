@@ -1,9 +1,8 @@
-"""Answering one request: check it, decode its images, queue it, type its answer."""
+"""Answering one request: check it, queue it, type its answer."""
 
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +10,7 @@ from functools import partial
 from student_service import metrics
 from student_service.batching import Batcher, Outcome
 from student_service.engines.base import Query
-from student_service.pictures import Pictures
-from student_service.slots import Serving, Slot
+from student_service.slots import Serving
 from world2vlm import telemetry, tracing
 from world2vlm.errors import InvalidInputError, OverloadedError
 from world2vlm.settings import StudentSettings
@@ -34,15 +32,13 @@ class Reasoner:
     """Answers questions on whatever checkpoint serves. Its methods belong to one event loop.
 
     Attributes:
-        active: requests that are being decoded, wait, or are answered.
+        active: requests that wait or are answered.
     """
 
     def __init__(self, serving: Serving, batcher: Batcher, settings: StudentSettings) -> None:
         self._serving = serving
         self._batcher = batcher
         self._settings = settings
-        self._pictures = Pictures(settings.max_image_bytes, settings.max_image_pixels)
-        self._decoders = ThreadPoolExecutor(settings.max_workers, thread_name_prefix="decoder")
         self.active = 0
         self._usual_s = 0.1  # that an answer takes, lately
 
@@ -75,9 +71,8 @@ class Reasoner:
             if on_version is not None:
                 on_version(slot.version)
             self._check(len(images), question, max_new_tokens)
-            loop = asyncio.get_running_loop()
-            query = await loop.run_in_executor(self._decoders, self._prepare, slot, images, question)
-            tell = partial(_call_in, loop, on_text) if on_text else None
+            query = Query(tuple(images), _text(question), task)
+            tell = partial(_call_in, asyncio.get_running_loop(), on_text) if on_text else None
             queued_ns = time.time_ns()
             future = self._batcher.submit(slot, query, max_new_tokens or self._settings.max_new_tokens, tell)
             outcome = await asyncio.wrap_future(future)
@@ -96,10 +91,6 @@ class Reasoner:
         except OverloadedError:
             metrics.refused()
             raise
-
-    def close(self) -> None:
-        """Stop the decoding threads."""
-        self._decoders.shutdown()
 
     def _check_room(self) -> None:
         # One batch is answered while `max_queue` others wait.
@@ -127,18 +118,7 @@ class Reasoner:
         if max_new_tokens > most_tokens:
             raise InvalidInputError(f"an answer has at most {most_tokens} tokens, not {max_new_tokens}")
         if len(_text(question)) > _CHARACTERS_PER_TOKEN * self._settings.max_question_tokens:
-            raise self._too_long()
-
-    def _prepare(self, slot: Slot, images: Sequence[bytes], question: Question | str) -> Query:
-        text = _text(question)
-        if slot.engine.count_tokens(text) > self._settings.max_question_tokens:
-            raise self._too_long()
-        decoded = tuple(map(self._pictures.decode, images))
-        task = question.task if isinstance(question, Question) else ""
-        return slot.engine.prepare(Query(decoded, text, task))
-
-    def _too_long(self) -> InvalidInputError:
-        return InvalidInputError(f"the question has more than {self._settings.max_question_tokens} tokens")
+            raise InvalidInputError(f"the question has more than {self._settings.max_question_tokens} tokens")
 
 
 def _observe(outcome: Outcome, queued_ns: int) -> None:

@@ -1,7 +1,7 @@
 """Which engine answers: one reference to a slot, and slots that know how many requests still need them."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from student_service.engines.base import Engine
@@ -11,9 +11,11 @@ from world2vlm.errors import UnavailableError
 class Slot:
     """A loaded checkpoint version. It closes its engine when it is retired and nobody holds it any more."""
 
-    def __init__(self, version: int, engine: Engine) -> None:
+    def __init__(self, version: int, engine: Engine, on_close: Callable[[], None] = lambda: None) -> None:
+        """Take over an engine; `on_close` is called after its end."""
         self.version = version
         self.engine = engine
+        self._on_close = on_close
         self._lock = threading.Lock()
         self._holders = 0
         self._retired = False
@@ -53,6 +55,7 @@ class Slot:
 
     def _close(self) -> None:
         self.engine.close()
+        self._on_close()
         self._drained.set()
 
 
@@ -88,8 +91,16 @@ class Serving:
 
     def flip(self, slot: Slot) -> Slot | None:
         """Let `slot` answer from now on, retire the one before and return it."""
+        slot.engine.serve()
         with self._lock:
             before, self._slot = self._slot, slot
         if before is not None:
             before.retire()
         return before
+
+    def close(self) -> None:
+        """Let nothing answer any more; the engine ends with its last holder."""
+        with self._lock:
+            before, self._slot = self._slot, None
+        if before is not None:
+            before.retire()

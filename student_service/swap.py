@@ -9,14 +9,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from student_service import canary, memory
 from student_service.batching import Batcher, Outcome
-from student_service.courtesy import giving_way
 from student_service.engines.base import Loader, Query, Reply
 from student_service.phases import Phases
 from student_service.slots import Serving, Slot
@@ -230,8 +229,10 @@ class Swapper:
     def _prepare(self, version: int, parsed_before: int, phases: Phases) -> tuple[Slot, int]:
         with phases.time("verify"):
             folder, base = self._registry.fetch(version), self._registry.fetch_base(version)
-        with phases.time("load"), giving_way(self._batcher.idle), merged(folder, base) as loadable:
-            candidate = Slot(version, self._load(loadable))
+        with phases.time("load"), ExitStack() as loading:
+            # An engine may load again where a process of its own dies: what it loads from stays as long as the slot.
+            loadable = loading.enter_context(merged(folder, base))
+            candidate = Slot(version, self._load(loadable), loading.pop_all().close)
         try:
             return candidate, self._try_out(candidate, parsed_before, phases)
         except BaseException:
@@ -264,8 +265,7 @@ class Swapper:
 
     def _submit(self, slot: Slot, query: Query, max_new_tokens: int) -> Future[Outcome]:
         """Ask as the service asks every question, but after everybody else."""
-        slot.engine.count_tokens(query.text)
-        return self._batcher.submit(slot, slot.engine.prepare(query), max_new_tokens, background=True)
+        return self._batcher.submit(slot, query, max_new_tokens, background=True)
 
     def _release(self, old: Slot | None, phases: Phases) -> None:
         with phases.time("drain"):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from student_service.batching import CancelledQueryError, Outcome
-from student_service.engines.base import Query
+from student_service.engines.base import EngineLostError, Query
 from student_service.slots import Slot
 from world2vlm.errors import InvalidInputError, OverloadedError, UnavailableError
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 # The canary is asked again this often, the last time at the window's end.
 _CANARIES = 3
 INNOCENT = (InvalidInputError, OverloadedError, UnavailableError, CancelledQueryError, TimeoutError)
-"""Errors of a query that are not its version's fault."""
+"""Errors of a query that are not its version's fault; where its process died is the exception."""
 
 
 @dataclass(frozen=True)
@@ -198,4 +198,6 @@ def is_fault(future: Future[Outcome]) -> bool | None:
     error = future.exception()
     if error is None:
         return not future.result().reply.has_probability
+    if isinstance(error, EngineLostError):
+        return True
     return None if isinstance(error, INNOCENT) else True

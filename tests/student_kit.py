@@ -2,7 +2,8 @@
 
 import io
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 
 from PIL import Image
 
-from student_service.app import App, choose_engine
+from student_service.app import App
 from student_service.engines.base import Loader, Query, Reply, Update
+from student_service.engines.loading import choose_engine
 from world2vlm import rpc
 from world2vlm.checkpoints import Registry
 from world2vlm.client import Student
 from world2vlm.errors import InvalidInputError
+from world2vlm.images import decode_image
 from world2vlm.settings import StudentSettings
 from world2vlm.store import Store
 
@@ -35,20 +38,20 @@ class EchoEngine:
         self.entered = threading.Event()
         self.batches: list[list[str]] = []
         self.dropped: list[int] = []
-        self.closed = False
+        self.serves = self.closed = False
         self._answer = answer
         self._queries: dict[int, tuple[Query, list[str]]] = {}
         self._said: dict[int, str] = {}
 
-    def prepare(self, query: Query) -> Query:
-        if not 1 <= len(query.images) <= 2:
-            raise InvalidInputError("one or two images")
-        return query
-
     def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
         if self.closed:
             raise RuntimeError("closed")
-        self.prepare(query)
+        if not 1 <= len(query.images) <= 2:
+            raise InvalidInputError("one or two images")
+        for image in query.images:
+            decode_image(image)
+        if not query.text.strip():
+            raise InvalidInputError("the question is empty")
         assert len(self._queries) < self.capacity
         self._queries[key] = query, (self._answer or query.text).split()[:max_new_tokens]
 
@@ -72,16 +75,22 @@ class EchoEngine:
         if count + 1 < len(words):
             return Update(key, piece)
         del self._queries[key], self._said[key]
-        tokens = self.count_tokens(query.text) + len(query.images)
+        tokens = len(query.text.split()) + len(query.images)
         return Update(key, piece, Reply(" ".join(words), 1.0, tokens, len(words)))
 
-    def count_tokens(self, text: str) -> int:
-        if not text.strip():
-            raise InvalidInputError("the question is empty")
-        return len(text.split())
+    def serve(self) -> None:
+        self.serves = True
 
     def close(self) -> None:
         self.closed = True
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until it holds, and fail where it takes too long."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "too long"
+        time.sleep(0.01)
 
 
 def picture(shade: int = 100) -> Image.Image:
@@ -90,7 +99,7 @@ def picture(shade: int = 100) -> Image.Image:
 
 
 def query(text: str, images: int = 1) -> Query:
-    return Query(tuple(picture(50 * index) for index in range(images)), text)
+    return Query(tuple(png(50 * index) for index in range(images)), text)
 
 
 @cache
@@ -133,7 +142,7 @@ def running_student(store: Path, load: Loader | None = None, **settings: Any) ->
 
     It begins with a tiny student, on the engine that needs no export of it.
     """
-    own = {"store": str(store), "port": 0, "metrics_port": -1, "control_token": TOKEN, "threads": 1, "engine": "local"}
+    own = {"store": str(store), "port": 0, "metrics_port": -1, "control_token": TOKEN, "engine": "local", "workers": 1}
     chosen = StudentSettings.load(**{**own, **settings})
     with closing(App(chosen, load or choose_engine(chosen))) as app:
         app.start(tiny_student())

@@ -29,7 +29,10 @@ def decode_image(data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_
     """
     image = _open(data, max_bytes, max_pixels)
     try:
-        return ImageOps.exif_transpose(image).convert("RGB")
+        ImageOps.exif_transpose(image, in_place=True)
+        # Already RGB it would only be copied.
+        upright: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
+        return upright
     except (OSError, SyntaxError, ValueError) as error:
         raise InvalidInputError(f"the {image.format} image is broken or truncated: {error}") from error
 

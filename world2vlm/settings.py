@@ -181,12 +181,14 @@ class StudentSettings(ServiceSettings):
     """The student service.
 
     Attributes:
-        engine: `local` answers in the process with transformers, `onnx` with onnxruntime, `auto` takes
+        engine: `local` answers with transformers, `onnx` with onnxruntime, `auto` takes
             onnxruntime for small students on a CPU and transformers else, `triton` asks the Triton server at
             `triton_url`.
         device: torch device of the engines `local` and `onnx`; `auto`: a GPU where there is one.
         onnx_cache: folder for exported graphs; the engine `onnx` exports each architecture but the shipped one once.
-        max_batch: requests answered in one batch.
+        workers: processes that each hold the checkpoint and answer; 0 = one a core for small students, 4 at most, and
+            one for others.
+        max_batch: requests answered at once, in all processes together.
         max_images: images in one request.
         max_question_tokens, max_new_tokens: tokens of a question and of an answer.
         watch_seconds: how long a swap's new version is watched, and taken off again where it fails; 0 turns that off.
@@ -205,8 +207,8 @@ class StudentSettings(ServiceSettings):
     onnx_cache: Path = Path("runs/onnx")
     triton_url: str = "localhost:8001"
     device: str = "auto"
-    max_workers: int = Field(2, ge=1)
-    max_batch: int = Field(8, ge=1)
+    workers: int = Field(0, ge=0)
+    max_batch: int = Field(16, ge=1)
     max_images: int = Field(2, ge=1)
     max_question_tokens: int = Field(512, ge=1)
     max_new_tokens: int = Field(64, ge=1)

@@ -34,7 +34,7 @@ def fuzz(side: Side, seeds: Sequence[bytes], count: int, seed: int) -> Part:
     """Send `count` mutated requests to our service and see that it lives."""
     first = Usage.of(side.pid)
     found = asyncio.run(send_mutated(side.url, seeds, count, seed))
-    growth = (Usage.of(side.pid).rss - first.rss) / 1e6
+    growth = (Usage.of(side.pid).memory - first.memory) / 1e6
     healthy = asyncio.run(send(side.url, seeds))
     statuses = {
         "statuses": found.statuses,

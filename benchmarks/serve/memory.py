@@ -34,13 +34,13 @@ def measure_memory(folder: Path, items: Sequence[Item], megabytes: float) -> Par
     with ours(folder, first, _SETTINGS) as side, controller(side) as control:
         checkpoints.publish(folder / "store", second, "second")
         asyncio.run(_while_asked(side, items, lambda: control.swap(2, _ENOUGH_S)))  # what grows once is grown
-        before = Usage.of(side.pid).rss
+        before = Usage.of(side.pid).memory
         for number in range(_SWAPS):
             version = 1 + number % 2
             with peak_of(side.pid) as peak:
                 failed += asyncio.run(_while_asked(side, items, partial(control.swap, version, _ENOUGH_S)))
-            peaks.append(1 + (peak.rss - before) / weights)
-            after.append(1 + (Usage.of(side.pid).rss - before) / weights)
+            peaks.append(1 + (peak.memory - before) / weights)
+            after.append(1 + (Usage.of(side.pid).memory - before) / weights)
     figures = {
         "weights, MB": weights / 1e6,
         "service, MB": before / 1e6,

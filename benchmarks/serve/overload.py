@@ -24,7 +24,7 @@ def overload(side: Side, items: Sequence[Item], seconds: float) -> Part:
     before, burst, after, first, last = asyncio.run(_run(side, items, seconds))
     admitted, refused = burst.of(OK), burst.of(REFUSED)
     statuses = Counter(sample.told.status for sample in burst.samples)
-    full, growth = percentile(before.of(OK), 99), (last.rss - first.rss) / 1e6
+    full, growth = percentile(before.of(OK), 99), (last.memory - first.memory) / 1e6
     figures = {
         "capacity, answers/s": before.per_second,
         "asked a second": TIMES * before.per_second,

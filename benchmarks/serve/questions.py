@@ -40,13 +40,12 @@ class Item:
     @property
     def query(self) -> Query:
         """The question as an engine takes it."""
-        return Query(tuple(decode_image(data) for data in self.images), self.text, self.task)
+        return Query(self.images, self.text, self.task)
 
     @property
     def prompt(self) -> Prompt:
         """The question as the model takes it."""
-        query = self.query
-        return Prompt(query.images, query.text, query.task)
+        return Prompt(tuple(decode_image(data) for data in self.images), self.text, self.task)
 
     def message(self, *, typed: bool = True) -> bytes:
         """The request, serialised; with `typed` false as free text."""

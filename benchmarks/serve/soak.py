@@ -46,7 +46,7 @@ def soak(side: Side, items: Sequence[Item], swaps: int, weights: int) -> Part:
         "swaps": swaps,
         "seconds": perf_counter() - start,
         "failed": failed,
-        "memory at the swaps, MB": [round(each.rss / 1e6, 1) for each in used[:: max(1, swaps // 20)]],
+        "memory at the swaps, MB": [round(each.memory / 1e6, 1) for each in used[:: max(1, swaps // 20)]],
         "threads": [each.threads for each in used[:: max(1, swaps // 20)]],
         "files": [each.files for each in used[:: max(1, swaps // 20)]],
         "weights, MB": weights / 1e6,

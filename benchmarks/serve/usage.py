@@ -1,8 +1,8 @@
-"""What a process uses: memory, threads, open files."""
+"""What a process and its children use: memory, threads, open files."""
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psutil
@@ -12,23 +12,25 @@ _EVERY_S = 0.01
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process uses at one moment; `rss` in bytes, mapped files included: weights are read that way."""
+    """What a process and its children use at one moment.
 
-    rss: int
+    `memory` in bytes, mapped files included, since weights are read that way; what processes share counts once.
+    """
+
+    memory: int
     threads: int
     files: int
 
     @classmethod
     def of(cls, pid: int) -> "Usage":
-        """What it uses now."""
-        process = psutil.Process(pid)
-        return cls(process.memory_info().rss, process.num_threads(), process.num_fds())
+        """What they use now."""
+        found = [(_memory(each), each.num_threads(), each.num_fds()) for each in _tree(pid)]
+        return cls(*map(sum, zip(*found, strict=True)))
 
 
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process and its children have taken so far."""
-    process = psutil.Process(pid)
-    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    times = [each.cpu_times() for each in _tree(pid)]
     return float(sum(each.user + each.system for each in times))
 
 
@@ -36,17 +38,19 @@ def cpu_seconds(pid: int) -> float:
 class Peak:
     """The most memory seen, in bytes."""
 
-    rss: int = 0
+    memory: int = 0
 
 
 @contextmanager
 def peak_of(pid: int) -> Iterator[Peak]:
-    """Watch a process's memory, a hundred times a second."""
-    peak, ended, process = Peak(), threading.Event(), psutil.Process(pid)
+    """Watch the memory of a process and its children, a hundred times a second."""
+    peak, ended = Peak(), threading.Event()
 
     def watch() -> None:
         while not ended.wait(_EVERY_S):
-            peak.rss = max(peak.rss, process.memory_info().rss)
+            # One that ends meanwhile has no memory any more.
+            with suppress(psutil.NoSuchProcess):
+                peak.memory = max(peak.memory, sum(map(_memory, _tree(pid))))
 
     thread = threading.Thread(target=watch, name="peak")
     thread.start()
@@ -55,3 +59,12 @@ def peak_of(pid: int) -> Iterator[Peak]:
     finally:
         ended.set()
         thread.join()
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def _memory(process: psutil.Process) -> int:
+    return int(process.memory_full_info().pss)

@@ -1,12 +1,13 @@
 """The port between the service and whatever runs the model."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from PIL import Image
+from world2vlm.errors import UnavailableError
 
 
 @dataclass(frozen=True)
@@ -14,16 +15,34 @@ class Query:
     """One question as a model reads it.
 
     Attributes:
-        images: one or two RGB images, oldest first.
+        images: one or two encoded pictures (PNG, JPEG or WebP), oldest first.
         text: the question without image tags.
         task: code of the task whose form the answer must have; empty for free text.
-        prepared: what an engine did beforehand (`Engine.prepare`); means nothing to anybody else.
     """
 
-    images: tuple[Image.Image, ...]
+    images: tuple[bytes, ...]
     text: str
     task: str = ""
-    prepared: object = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What an engine is made for.
+
+    Attributes:
+        batch: queries at once.
+        question_tokens, new_tokens: tokens of a question and of an answer at most.
+        image_bytes, image_pixels: of one picture at most.
+    """
+
+    batch: int = 8
+    question_tokens: int = 512
+    new_tokens: int = 64
+    image_bytes: int = 16 << 20
+    image_pixels: int = 40_000_000
+
+
+DEFAULT_SIZES = Sizes()
 
 
 @dataclass(frozen=True)
@@ -58,10 +77,14 @@ class Update:
     error: Exception | None = None
 
 
+class EngineLostError(UnavailableError):
+    """What ran the model is gone, and the queries that it worked on with it; asking again may help."""
+
+
 class Engine(Protocol):
     """One loaded checkpoint that works on several queries at once; they come and go between steps.
 
-    All methods belong to one thread, except `count_tokens` and `prepare`, which may be called beside the others.
+    All methods belong to one thread, but for `serve` and `close`.
 
     Attributes:
         capacity: queries it works on at once.
@@ -69,21 +92,12 @@ class Engine(Protocol):
 
     capacity: int
 
-    def prepare(self, query: Query) -> Query:
-        """Do what can be done about a query before its turn, so that others need not wait for that meanwhile.
-
-        Every engine admits any query all the same: one that is not prepared, or for another engine.
-
-        Raises:
-            InvalidInputError: the model can't take it.
-        """
-        ...
-
     def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
         """Take in a query under a key of the caller's choice; at most `capacity` at once.
 
         Raises:
-            InvalidInputError: the model can't take it.
+            InvalidInputError: the model can't take it; an engine that finds out later says so in an update.
+            UnavailableError: nothing runs the model now.
         """
         ...
 
@@ -98,18 +112,17 @@ class Engine(Protocol):
         """
         ...
 
-    def count_tokens(self, text: str) -> int:
-        """Tokens of a question's text, its images not counted.
-
-        Raises:
-            InvalidInputError: the model can't take such a text.
-        """
+    def serve(self) -> None:
+        """From now on live queries come: until then the engine leaves the machine to whatever serves meanwhile."""
         ...
 
     def close(self) -> None:
         """Release the weights. Not used afterwards; closing twice is harmless."""
         ...
 
+
+LookedUp = Counter[tuple[str, bool]]
+"""Lookups in an engine's caches: how many, by cache (`features` or `pictures`) and whether they found something."""
 
 Loader = Callable[[Path], Engine]
 """Loads a verified checkpoint folder; raises PreconditionError when the checkpoint is unfit."""

@@ -1,36 +1,22 @@
 """The engine in this process: the student's decoder, on transformers' forward passes or whatever else runs them."""
 
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from student_service import metrics
-from student_service.engines.base import Query, Reply, Update
-from world2vlm.errors import PreconditionError, World2VLMError
-from world2vlm.vlm import Prompt, StudentModel
+from student_service.engines.base import DEFAULT_SIZES, LookedUp, Query, Reply, Sizes, Update
+from student_service.frames import Frame, Frames
+from world2vlm.errors import InvalidInputError, PreconditionError, World2VLMError
+from world2vlm.vlm import StudentModel
 from world2vlm.vlm.decoding import Decoder, Job, Progress
-from world2vlm.vlm.student import Inputs, Student
+from world2vlm.vlm.student import Student
 
 
 def limit_threads(threads: int) -> None:
-    """Let torch use `threads` threads for one operation, in the whole process."""
+    """Let torch use `threads` threads for one operation of the calling thread."""
     torch.set_num_threads(threads)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What an engine is made for: queries at once, tokens of a question and of an answer at most."""
-
-    batch: int = 8
-    question_tokens: int = 512
-    new_tokens: int = 64
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    student: Student
-    inputs: Inputs
 
 
 @dataclass
@@ -41,36 +27,44 @@ class _Answer:
 
 
 class LocalEngine:
-    """One student in memory, behind the engine port (`student_service.engines.base.Engine`)."""
+    """One student in memory, behind the engine port (`student_service.engines.base.Engine`).
 
-    def __init__(self, student: Student, sizes: Sizes = Sizes()) -> None:
+    Args:
+        student: a loaded one.
+        sizes: what the engine is made for.
+        looked_up: where the lookups in its caches are counted.
+    """
+
+    def __init__(self, student: Student, sizes: Sizes = DEFAULT_SIZES, looked_up: LookedUp | None = None) -> None:
         self.capacity = sizes.batch
+        self._sizes = sizes
+        self._looked_up: LookedUp = Counter() if looked_up is None else looked_up
+        self._frames = Frames(student.processor.to_frame, sizes.image_bytes, sizes.image_pixels)
         self._student: Student | None = student
         self._decoder: Decoder | None = student.decoder(sizes.batch, sizes.question_tokens, sizes.new_tokens)
         self._answers: dict[int, _Answer] = {}
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu", sizes: Sizes = Sizes()) -> "LocalEngine":
+    def load(
+        cls, folder: Path, device: str = "cpu", sizes: Sizes = DEFAULT_SIZES, looked_up: LookedUp | None = None
+    ) -> "LocalEngine":
         """Load a verified checkpoint folder onto a torch device, with transformers.
 
         Raises:
             PreconditionError: the checkpoint is unfit.
         """
         try:
-            return cls(StudentModel.load(folder, device), sizes)
+            return cls(StudentModel.load(folder, device), sizes, looked_up)
         except World2VLMError as error:
             raise PreconditionError(f"the checkpoint is unfit: {error}") from error
 
-    def prepare(self, query: Query) -> Query:
-        """See `Engine.prepare`."""
-        return replace(query, prepared=self._prepare(query))
-
     def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
         """See `Engine.admit`."""
-        prepared = query.prepared
-        if not isinstance(prepared, _Prepared) or prepared.student is not self._loaded():
-            prepared = self._prepare(query)
-        job = prepared.inputs.job(max_new_tokens)
+        frames = [self._read(image) for image in query.images]
+        inputs = self._loaded().frame_inputs(frames, query.text, query.task)
+        if inputs.question_tokens > self._sizes.question_tokens:
+            raise InvalidInputError(f"the question has more than {self._sizes.question_tokens} tokens")
+        job = inputs.job(max_new_tokens)
         self._decoding().admit(key, job)
         self._answers[key] = _Answer(job)
 
@@ -84,21 +78,22 @@ class LocalEngine:
         decoder = self._decoding()
         hits, misses = decoder.prefixes.hits, decoder.prefixes.misses
         updates = [self._update(progress) for progress in decoder.step()]
-        metrics.looked_up_features(decoder.prefixes.hits - hits, decoder.prefixes.misses - misses)
+        self._looked_up["features", True] += decoder.prefixes.hits - hits
+        self._looked_up["features", False] += decoder.prefixes.misses - misses
         return updates
 
-    def count_tokens(self, text: str) -> int:
-        """See `Engine.count_tokens`."""
-        return self._loaded().count_tokens(text)
+    def serve(self) -> None:
+        """See `Engine.serve`: in this process there is nothing to it."""
 
     def close(self) -> None:
         """See `Engine.close`."""
         self._student = self._decoder = None
         self._answers.clear()
 
-    def _prepare(self, query: Query) -> _Prepared:
-        student = self._loaded()
-        return _Prepared(student, student.inputs(Prompt(query.images, query.text, query.task)))
+    def _read(self, image: bytes) -> Frame:
+        frame, is_known = self._frames.read(image)
+        self._looked_up["pictures", is_known] += 1
+        return frame
 
     def _update(self, progress: Progress) -> Update:
         answer = self._answers[progress.key]

@@ -4,7 +4,7 @@ import asyncio
 import json
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -12,21 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio
-from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from student_service.engines.base import Query, Update, answer
 from student_service.triton import wire
 from world2vlm.checkpoints import Manifest
-from world2vlm.errors import PreconditionError, UnavailableError, World2VLMError
+from world2vlm.errors import DataCorruptedError, PreconditionError, UnavailableError, World2VLMError
+from world2vlm.images import encode_png
 
 # How long `step` waits for news: a query that arrives meanwhile waits as long until it is sent.
 _NEWS_S = 0.005
 _CLOSE_S = 5.0
 _INDEX_S = 10.0
-_PROBE = Query((Image.new("RGB", (32, 32), (128, 128, 128)),), "Is anybody there?")
+_PROBE = Query((encode_png(np.full((32, 32, 3), 128, np.uint8)),), "Is anybody there?")
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,6 @@ class _Asked:
     task: "Future[None] | None" = None
 
 
-def _no_tokenizer(text: str) -> int:
-    raise PreconditionError("this engine was made without a tokenizer")
-
-
 class TritonEngine:
     """One version of a model in a Triton server, behind the engine port (`student_service.engines.base.Engine`).
 
@@ -59,7 +56,6 @@ class TritonEngine:
         number: the model's version to ask; 0: the newest.
         capacity: queries at once.
         deadline_s: how long an answer may take in all.
-        count_tokens: counts a question's tokens, which Triton does not offer.
 
     Attributes:
         capacity: queries at once.
@@ -74,10 +70,8 @@ class TritonEngine:
         number: int = 0,
         capacity: int = 8,
         deadline_s: float = 60.0,
-        count_tokens: Callable[[str], int] = _no_tokenizer,
     ) -> None:
         self.capacity = capacity
-        self.count_tokens = count_tokens
         self.served: Served | None = None
         self._model = model
         self._number = number
@@ -89,11 +83,6 @@ class TritonEngine:
         self._thread = threading.Thread(target=self._loop.run_forever, name="triton-engine", daemon=True)
         self._thread.start()
         self._client = asyncio.run_coroutine_threadsafe(_connect(url), self._loop).result()
-
-    def prepare(self, query: Query) -> Query:
-        """See `Engine.prepare`: the work is Triton's."""
-        wire.check_query(query)
-        return query
 
     def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
         """See `Engine.admit`."""
@@ -122,6 +111,9 @@ class TritonEngine:
                         del self._asked[update.key]
         return updates
 
+    def serve(self) -> None:
+        """See `Engine.serve`: whose turn it is on its machine is Triton's affair."""
+
     def close(self) -> None:
         """See `Engine.close`."""
         if self._closed:
@@ -148,8 +140,9 @@ class TritonEngine:
         """Put one query's updates into the queue; the last is its end, whatever happens."""
         try:
             async with asyncio.timeout(self._deadline_s):
-                inputs = await asyncio.to_thread(wire.write_query, query)
-                async for update in self._answers(asked.key, inputs, wire.write_parameters(query, max_new_tokens)):
+                async for update in self._answers(
+                    asked.key, wire.write_query(query), wire.write_parameters(query, max_new_tokens)
+                ):
                     self._news.put((asked, update))
                     if update.reply is not None:
                         return
@@ -207,7 +200,7 @@ def load(folder: Path, url: str, capacity: int = 8, deadline_s: float = 60.0) ->
     """Find the version of the streaming model that serves a checkpoint, and ask no other.
 
     Args:
-        folder: the checkpoint's files with its manifest; only the tokenizer is loaded here.
+        folder: the checkpoint's files with its manifest, which is all that is read here.
         url: `host:port` of the server's gRPC endpoint.
         capacity: queries at once.
         deadline_s: how long an answer may take in all.
@@ -216,26 +209,11 @@ def load(folder: Path, url: str, capacity: int = 8, deadline_s: float = 60.0) ->
         PreconditionError: the checkpoint is unfit, or no version in Triton serves it: it must be deployed there first.
         UnavailableError: Triton does not answer.
     """
-    # Whoever only asks, as the watchdog does, needs no torch.
-    from transformers import AutoProcessor
-
-    from world2vlm.vlm.processor import ClipProcessor
-
-    # transformers' annotations do not describe this call.
-    load_processor: Callable[..., ClipProcessor] = AutoProcessor.from_pretrained
     try:
         manifest = Manifest.from_json(json.loads((folder / "manifest.json").read_bytes()))
-        processor = load_processor(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises whatever the broken file provokes
+    except (OSError, ValueError, DataCorruptedError) as error:
         raise PreconditionError(f"the checkpoint is unfit: {error}") from error
-    number = _find(url, manifest)
-    return TritonEngine(
-        url,
-        number=number,
-        capacity=capacity,
-        deadline_s=deadline_s,
-        count_tokens=lambda text: len(processor.encode_question(text)),
-    )
+    return TritonEngine(url, number=_find(url, manifest), capacity=capacity, deadline_s=deadline_s)
 
 
 def probe(url: str, model: str = wire.STREAM_MODEL, number: int = 0, deadline_s: float = 10.0) -> Served:

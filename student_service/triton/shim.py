@@ -15,15 +15,14 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from student_service import canary
-from student_service.app import choose_engine
 from student_service.batching import Batcher, CancelledQueryError, Outcome
 from student_service.engines.base import Query, answer
+from student_service.engines.loading import in_process
 from student_service.slots import Slot
 from student_service.triton import wire
 from student_service.triton.repository import Deployment
 from world2vlm import telemetry
 from world2vlm.errors import InvalidInputError, OverloadedError, World2VLMError
-from world2vlm.images import decode_image
 from world2vlm.tasks import get_task
 
 _log = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ class StudentModel:
             self._settings = deployment.settings()
             telemetry.configure_logging(self._settings.log_format, self._settings.log_level)
             with deployment.fetched() as weights:
-                engine = choose_engine(self._settings)(weights)
+                engine = in_process(self._settings)(weights)
             for batch in canary.warm_batches(engine.capacity):
                 answer(engine, batch, canary.WARM_NEW_TOKENS)
         except World2VLMError as error:
@@ -79,10 +78,7 @@ class StudentModel:
             text = (self._bytes_of(request, wire.QUESTION) or b"").decode()
         except UnicodeDecodeError as error:
             raise InvalidInputError("the question is no UTF-8") from error
-        if self._slot.engine.count_tokens(text) > settings.max_question_tokens:
-            raise InvalidInputError(f"the question has more than {settings.max_question_tokens} tokens")
-        decoded = [decode_image(data, settings.max_image_bytes, settings.max_image_pixels) for data in images]
-        return Query(tuple(decoded), text, task), limit or settings.max_new_tokens
+        return Query(tuple(images), text, task), limit or settings.max_new_tokens
 
     def _bytes_of(self, request: Any, name: str) -> bytes | None:
         tensor = self.backend.get_input_tensor_by_name(request, name)

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
-from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from student_service.engines.base import Query, Reply
 from world2vlm import errors
 from world2vlm.errors import InvalidInputError, OverloadedError, PreconditionError, UnavailableError, World2VLMError
-from world2vlm.images import encode_png
 
 UNARY_MODEL = "student"
 STREAM_MODEL = "student_stream"
@@ -65,7 +63,7 @@ def check_query(query: Query) -> None:
 
 def write_query(query: Query) -> list[triton.InferInput]:
     """A checked query as a request's inputs, each with a batch dimension of one."""
-    inputs = [_write(name, _encode(image)) for name, image in zip(IMAGES, query.images, strict=False)]
+    inputs = [_write(name, image) for name, image in zip(IMAGES, query.images, strict=False)]
     return [*inputs, _write(QUESTION, query.text.encode())]
 
 
@@ -133,10 +131,6 @@ def read_load_error(error: InferenceServerException) -> World2VLMError:
     if "INVALID_ARGUMENT" in status:
         return PreconditionError("Triton refuses to load the model; its log says why")
     return UnavailableError("Triton does not answer, or not in time")
-
-
-def _encode(image: Image.Image) -> bytes:
-    return encode_png(np.asarray(image.convert("RGB")))
 
 
 def _write(name: str, data: bytes) -> triton.InferInput:

@@ -21,7 +21,9 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from student_service import canary
-from student_service.app import App, choose_engine
+from student_service.app import App
+from student_service.engines.base import Query
+from student_service.engines.loading import choose_engine
 from student_service.kserve.questions import read_question
 from tests.student_kit import DEADLINE_S, TOKEN, EchoEngine, png, publish, running_student, tiny_student
 from world2vlm import rpc
@@ -606,10 +608,10 @@ def test_a_deadline_ends_the_work(tmp_path: Path) -> None:
 
 def test_an_engine_that_breaks_tells_nothing_of_its_inside(tmp_path: Path) -> None:
     class Breaks(EchoEngine):
-        def count_tokens(self, text: str) -> int:
-            if "break" in text:
+        def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
+            if "break" in query.text:
                 raise RuntimeError("a secret of the inside")
-            return super().count_tokens(text)
+            super().admit(key, query, max_new_tokens)
 
     with (
         running_student(tmp_path, lambda folder: Breaks()) as (_, student),

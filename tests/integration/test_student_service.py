@@ -14,7 +14,9 @@ from PIL import Image
 from prometheus_client import REGISTRY
 
 from student_service import canary
-from student_service.app import App, choose_engine
+from student_service.app import App
+from student_service.engines.base import Query
+from student_service.engines.loading import choose_engine
 from tests.student_kit import DEADLINE_S, TOKEN, EchoEngine, png, publish, running_student, tiny_student
 from world2vlm import rpc
 from world2vlm.actions import Action, Primitive
@@ -219,10 +221,10 @@ def test_a_question_whose_caller_left_is_never_answered(echo: tuple[App, Student
 
 def test_an_engine_that_breaks_is_an_internal_error_without_internals(tmp_path: Path) -> None:
     class Breaks(EchoEngine):
-        def count_tokens(self, text: str) -> int:
-            if "break" in text:
+        def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
+            if "break" in query.text:
                 raise RuntimeError("a secret of the inside")
-            return super().count_tokens(text)
+            super().admit(key, query, max_new_tokens)
 
     with running_student(tmp_path, lambda folder: Breaks()) as (_, client):
         with pytest.raises(World2VLMError, match=r"^internal error in request [0-9a-f]{32}$"):

@@ -18,9 +18,9 @@ from trainer.base_cli import base_student
 from trainer.base_student import BaseConfig, ClipSampler, Probe, answer_probes, pretrain, probes, score_probe
 from trainer.optim import OptimConfig
 from trainer.perception import KINDS
+from world2vlm.base_student import BASE_STUDENT
 from world2vlm.files import sha256_file
 from world2vlm.vlm import Generation, Prompt, StudentModel
-from world2vlm.vlm.base import BASE_STUDENT
 from world2vlm.vlm.tokenizer import build_tokenizer
 
 VIEWS = toy_views(4)

@@ -1,5 +1,6 @@
 """The student on onnxruntime: the same answers as transformers', and graphs that are whole or not there."""
 
+import itertools
 import json
 import os
 import signal
@@ -17,21 +18,21 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from student_service import app
-from student_service.app import choose_engine
 from student_service.canary import warm_queries
-from student_service.engines import onnx
+from student_service.engines import loading, onnx
 from student_service.engines.base import answer
+from student_service.engines.loading import in_process
 from student_service.engines.local import LocalEngine
 from tests.student_kit import DEADLINE_S, onnx_cache, query, tiny_student
 from tests.vlm_kit import clips, toy_views
 from trainer.base_student import probes
+from world2vlm.base_student import BASE_STUDENT
 from world2vlm.errors import InvalidInputError, PreconditionError
 from world2vlm.files import sha256_file
+from world2vlm.images import decode_image
 from world2vlm.settings import StudentSettings
 from world2vlm.vlm import Prompt, StudentConfig, StudentModel
 from world2vlm.vlm import onnx_cache as exports
-from world2vlm.vlm.base import BASE_STUDENT
 from world2vlm.vlm.network import Chunk, Network
 from world2vlm.vlm.onnx_student import OnnxStudent
 from world2vlm.vlm.student import load_processor
@@ -52,7 +53,8 @@ def perception_prompts() -> list[Prompt]:
 
 def typed_prompts(count: int) -> list[Prompt]:
     queries = warm_queries()
-    return [Prompt(q.images, q.text, q.task) for q, _ in zip(queries, range(count), strict=False)]
+    asked = itertools.islice(queries, count)
+    return [Prompt(tuple(map(decode_image, query.images)), query.text, query.task) for query in asked]
 
 
 def test_it_answers_as_transformers_does_token_for_token() -> None:
@@ -191,13 +193,13 @@ def test_settings_choose_it(engine: str, monkeypatch: pytest.MonkeyPatch) -> Non
         expected = [reply.text for reply in answer(theirs, queries, 8)]
     monkeypatch.delattr(StudentModel, "load")
     settings = StudentSettings.load(engine=engine, onnx_cache=onnx_cache(), threads=1)
-    with closing(choose_engine(settings)(tiny_student())) as ours:
+    with closing(in_process(settings)(tiny_student())) as ours:
         assert [reply.text for reply in answer(ours, queries, 8)] == expected
 
 
 def test_a_large_student_is_answered_by_transformers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(app, "_SMALL_BYTES", 1)
+    monkeypatch.setattr(loading, "_SMALL_BYTES", 1)
     settings = StudentSettings.load(engine="auto", device="cpu", onnx_cache=tmp_path, threads=1)
-    with closing(choose_engine(settings)(tiny_student())) as engine:
+    with closing(in_process(settings)(tiny_student())) as engine:
         assert len(answer(engine, [query("Where is the red chair?")], 8)) == 1
     assert not any(tmp_path.iterdir())

@@ -131,15 +131,6 @@ def test_a_step_that_fails_fails_what_it_worked_on_and_nothing_else(batcher: Bat
     assert slot.holders == other.holders == 0
 
 
-def test_idle_tells_whether_a_batch_is_being_answered(batcher: Batcher, engine: EchoEngine) -> None:
-    slot = Slot(1, engine)
-    assert batcher.idle.is_set()
-    hold_up(batcher, slot, engine)
-    assert not batcher.idle.is_set()
-    engine.gate.set()
-    assert batcher.idle.wait(DEADLINE_S)
-
-
 def test_text_flows_before_the_reply(batcher: Batcher, engine: EchoEngine) -> None:
     told: list[str] = []
     outcome = batcher.submit(Slot(1, engine), query("a b c"), 8, told.append).result(DEADLINE_S)
@@ -171,6 +162,23 @@ def test_background_queries_are_answered_under_full_load(batcher: Batcher, engin
     assert batcher.submit(slot, query("background"), 8, background=True).result(DEADLINE_S).reply.text == "background"
     stop.set()
     thread.join()
+
+
+def test_background_queries_take_no_room(batcher: Batcher, engine: EchoEngine) -> None:
+    candidate, slot = EchoEngine(), Slot(1, engine)
+    candidate.gate.clear()
+    shadowed = Slot(2, candidate)
+    slow = [batcher.submit(shadowed, query("so slow " * 4), 8, background=True) for _ in range(4)]
+    assert candidate.entered.wait(DEADLINE_S)
+    live = [batcher.submit(slot, query("live"), 8) for _ in range(4)]
+    ended: list[str] = []
+    for future in (*live, *slow):
+        future.add_done_callback(lambda done: ended.append(done.result().reply.text))
+    candidate.gate.set()
+    for future in (*live, *slow):
+        future.result(DEADLINE_S)
+    assert engine.batches == [["live"] * 4]
+    assert ended[:4] == ["live"] * 4
 
 
 def test_closing_cancels_what_waits_and_lets_the_running_batch_end(engine: EchoEngine) -> None:

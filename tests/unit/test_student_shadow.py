@@ -11,7 +11,7 @@ from student_service.batching import Batcher, Outcome
 from student_service.engines.base import Query, Update
 from student_service.shadow import AGREEMENT, ANSWERS, Shadow, agreement
 from student_service.slots import Slot
-from tests.student_kit import DEADLINE_S, EchoEngine, picture
+from tests.student_kit import DEADLINE_S, EchoEngine, png
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ class Stage:
         self._agreement = AGREEMENT.labels("D2")._value.get()
 
     def submit(self, text: str = "no") -> Future[Outcome]:
-        return self.batcher.submit(self.slot, Query((picture(),), text, "D2"), 8)
+        return self.batcher.submit(self.slot, Query((png(),), text, "D2"), 8)
 
     def ask(self, text: str = "no") -> None:
         """Ask a live question, and let end what follows from it."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from student_service.batching import CancelledQueryError, Outcome
-from student_service.engines.base import Reply
+from student_service.engines.base import EngineLostError, Reply
 from student_service.slots import Slot
 from student_service.watch import Rules, Watch, Window, is_fault
 from tests.student_kit import DEADLINE_S, EchoEngine, query
@@ -49,6 +49,7 @@ def ended(outcome: Exception | float | None) -> Future[Outcome]:
         (InvalidInputError("the question is empty"), None),
         (OverloadedError("full"), None),
         (UnavailableError("nobody there"), None),
+        (EngineLostError("its process died"), True),
         (CancelledQueryError(), None),
         (None, None),
     ],

@@ -178,7 +178,7 @@ def test_tokens_are_counted() -> None:
     reply = STUDENT.answer(PROMPTS[:1], max_new_tokens=5)[0]
     assert 1 <= reply.answer_tokens <= 5
     assert reply.prompt_tokens == len(STUDENT.processor.prompt_ids(PROMPTS[0].text))
-    assert STUDENT.count_tokens("Where is the red chair?") == 5
+    assert STUDENT.inputs(Prompt(PROMPTS[0].images, "Where is the red chair?")).question_tokens == 5
 
 
 def say(text: str, other: str, rest: float) -> StudentModel:

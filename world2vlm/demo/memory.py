@@ -9,7 +9,7 @@ _PERIOD_SECONDS = 1.0
 
 
 class MemoryWatch:
-    """Samples the resident memory of named processes, each with its children, from entering until leaving."""
+    """Samples the memory of named processes, each with its children, from entering until leaving."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
@@ -29,24 +29,24 @@ class MemoryWatch:
     def peaks_mb(self) -> dict[str, float]:
         """Largest sample by name, and `all`: the largest sum at one time; megabytes (10^6 bytes).
 
-        Pages that processes share count in each of them.
+        Pages that several processes share count once: each has its part of them.
         """
         return {name: round(peak / 1e6, 1) for name, peak in self._peaks.items()}
 
     def _run(self) -> None:
         while True:
-            sizes = {name: _resident(process) for name, process in self._processes.items()}
+            sizes = {name: _used(process) for name, process in self._processes.items()}
             for name, size in {**sizes, "all": sum(sizes.values())}.items():
                 self._peaks[name] = max(self._peaks[name], size)
             if self._ended.wait(_PERIOD_SECONDS):
                 return
 
 
-def _resident(process: psutil.Process) -> int:
+def _used(process: psutil.Process) -> int:
     total = 0
     try:
         for each in [process, *process.children(recursive=True)]:
-            total += int(each.memory_info().rss)
-    except psutil.NoSuchProcess:
+            total += int(each.memory_full_info().pss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         pass
     return total

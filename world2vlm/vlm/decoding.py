@@ -20,7 +20,7 @@ from world2vlm.vlm.network import Chunk, Network
 
 # Tokens that a grammar forces at a time at most, with some room.
 _FORCED_ROOM = 8
-_PREFIX_BYTES = 64 << 20
+_PREFIX_BYTES = 32 << 20
 # Reading a prompt takes many times a token's time: many at once would hold up the answers under way.
 _STARTS_PER_STEP = 4
 

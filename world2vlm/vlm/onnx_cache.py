@@ -148,7 +148,7 @@ def _sweep(cache: Path) -> None:
 
 def _ship() -> None:
     """Replace what ships by the shipped student's graphs."""
-    from world2vlm.vlm.base import BASE_STUDENT
+    from world2vlm.base_student import BASE_STUDENT
     from world2vlm.vlm.student import load_processor
 
     shutil.rmtree(SHIPPED, ignore_errors=True)

@@ -54,7 +54,8 @@ class ClipProcessor(Qwen3VLProcessor):
     def to_frame(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize to the student's square frame: uint8 (frame_size, frame_size, 3)."""
         size = (self.frame_size, self.frame_size)
-        return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC))
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        return np.asarray(rgb.resize(size, Image.Resampling.BICUBIC))
 
     def clip_patches(self, clips: NDArray[np.uint8]) -> torch.Tensor:
         """Cut clips into normalised patches in Qwen's order.
@@ -128,7 +129,7 @@ class ClipProcessor(Qwen3VLProcessor):
         Raises:
             InvalidInputError: no or more than two images, or a bad question.
         """
-        frames = [self.to_clip(images) for images in views]
+        clips = [self.to_clip([self.to_frame(image) for image in images]) for images in views]
         rows = [self.prompt_ids(question) for question in questions]
         length = max(map(len, rows))
         pad = self.tokenizer.pad_token_id
@@ -138,19 +139,18 @@ class ClipProcessor(Qwen3VLProcessor):
             "input_ids": input_ids,
             "attention_mask": mask,
             "mm_token_type_ids": (input_ids == self.image_token_id).long(),
-            "pixel_values": self.clip_patches(np.stack(frames)).flatten(0, 1),
+            "pixel_values": self.clip_patches(np.stack(clips)).flatten(0, 1),
             "image_grid_thw": torch.tensor([[1, self.grid, self.grid]] * len(rows)),
         }
 
-    def to_clip(self, images: Sequence[Image.Image]) -> NDArray[np.uint8]:
-        """One or two views, the earlier first, as a clip: uint8 (2, frame_size, frame_size, 3).
+    def to_clip(self, frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """One or two frames, the earlier first, as a clip: uint8 (2, frame_size, frame_size, 3).
 
         Raises:
-            InvalidInputError: no or more than two images.
+            InvalidInputError: no or more than two frames.
         """
-        if not 1 <= len(images) <= 2:
-            raise InvalidInputError(f"a question takes one or two images, not {len(images)}")
-        frames = [self.to_frame(image) for image in images]
+        if not 1 <= len(frames) <= 2:
+            raise InvalidInputError(f"a question takes one or two images, not {len(frames)}")
         return np.stack([frames[0], frames[-1]])
 
     def _encode(self, text: str) -> list[int]:

@@ -42,10 +42,14 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Inputs:
-    """A prompt as the decoder reads it, see `Job`; the same for any limit of the answer's tokens."""
+    """A prompt as the decoder reads it, see `Job`; the same for any limit of the answer's tokens.
+
+    `question_tokens` counts those of `tokens` that are the question's.
+    """
 
     clip: NDArray[np.uint8]
     tokens: Sequence[int]
+    question_tokens: int
     task: str
 
     def job(self, max_new_tokens: int) -> Job:
@@ -80,7 +84,7 @@ class Generation:
 
 
 class Student(ABC):
-    """Answers prompts with a network. Not thread-safe, `inputs` and `count_tokens` excepted.
+    """Answers prompts with a network. Not thread-safe, `inputs` excepted.
 
     Args:
         processor: the checkpoint's own.
@@ -94,14 +98,6 @@ class Student(ABC):
     @abstractmethod
     def network(self) -> Network:
         """What runs the weights."""
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of a question, without the images.
-
-        Raises:
-            InvalidInputError: empty, or it contains a control token.
-        """
-        return len(self.processor.encode_question(text))
 
     def decoder(
         self,
@@ -151,8 +147,12 @@ class Student(ABC):
         Raises:
             InvalidInputError: no or too many images, or a bad question.
         """
-        tokens = [*self.processor.encode_question(prompt.text), *self._turn_ids]
-        return Inputs(self.processor.to_clip(prompt.images), tokens, prompt.task)
+        return self.frame_inputs([self.processor.to_frame(image) for image in prompt.images], prompt.text, prompt.task)
+
+    def frame_inputs(self, frames: Sequence[NDArray[np.uint8]], text: str, task: str) -> Inputs:
+        """As `inputs`, of views that are the processor's frames already."""
+        question = self.processor.encode_question(text)
+        return Inputs(self.processor.to_clip(frames), [*question, *self._turn_ids], len(question), task)
 
     def generation(self, job: Job, decoded: Decoded) -> Generation:
         """A finished answer as text."""

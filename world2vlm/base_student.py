@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-BASE_STUDENT = Path(__file__).parent / "base_student"
+BASE_STUDENT = Path(__file__).parent / "vlm" / "base_student"
 """Folder of `base-student`: safetensors, config, processor, and `card.json` with its recipe, digest and scores."""

@@ -1,0 +1,206 @@
+"""The engine in processes of its own: each holds the checkpoint, and a query goes to the one with the least to do."""
+
+import itertools
+import logging
+import selectors
+import threading
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from student_service import metrics
+from student_service.engines import messages
+from student_service.engines.base import EngineLostError, Query, Update
+from student_service.engines.worker import GONE, Assignment, work
+from world2vlm.errors import PreconditionError
+
+_log = logging.getLogger(__name__)
+# How long `step` waits for news: a query that arrives meanwhile waits as long until it is sent.
+_NEWS_S = 0.002
+_END_S = 10.0
+# A worker that dies again and again before it has answered anything is not started any more.
+_MOST_RESTARTS = 3
+_PRELOADED = [f"student_service.engines.{name}" for name in ("ancestor", "loading", "local", "onnx", "worker")]
+
+
+@cache
+def _processes() -> ForkServerContext:
+    """Processes come from one that has imported the libraries, and nothing else: they start at once, and share them."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    is_ready: bool = False
+    restarts: int = 0
+    asked: dict[int, int] = field(default_factory=dict)  # the callers' keys, by number
+
+    @property
+    def is_alive(self) -> bool:
+        return not self.connection.closed
+
+
+class PoolEngine:
+    """Several processes with one checkpoint, behind the engine port (`student_service.engines.base.Engine`).
+
+    A process that dies takes its queries with it and is replaced.
+
+    Args:
+        assignment: what each process is for.
+        workers: how many processes.
+        capacity: queries at once, in all of them together.
+
+    Raises:
+        PreconditionError: the checkpoint is unfit.
+    """
+
+    def __init__(self, assignment: Assignment, workers: int, capacity: int) -> None:
+        self.capacity = capacity
+        self._assignment = assignment
+        self._serves = self._closed = False
+        self._numbers = itertools.count()
+        self._news: deque[Update] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._workers = [self._start() for _ in range(workers)]
+        try:
+            for worker in self._workers:
+                self._await_ready(worker)
+        except BaseException:
+            self.close()
+            raise
+
+    def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
+        """See `Engine.admit`."""
+        self._check_open()
+        if not any(worker.is_ready for worker in self._workers):
+            self._listen(0)
+        # Each round of the loop finds one more that is gone.
+        while ready := [worker for worker in self._workers if worker.is_ready]:
+            worker = min(ready, key=lambda each: len(each.asked))
+            number = next(self._numbers)
+            try:
+                worker.connection.send_bytes(messages.ask(number, query, max_new_tokens))
+            except GONE:
+                self._replace(worker)
+                continue
+            worker.asked[number] = key
+            return
+        raise EngineLostError("the student's process is being started again; try again later")
+
+    def drop(self, key: int) -> None:
+        """See `Engine.drop`."""
+        for worker in self._workers:
+            for number in [number for number, known in worker.asked.items() if known == key]:
+                del worker.asked[number]
+                with suppress(*GONE):
+                    worker.connection.send_bytes(messages.pack({"drop": number}))
+        self._news = deque(update for update in self._news if update.key != key)
+
+    def step(self) -> list[Update]:
+        """See `Engine.step`."""
+        self._check_open()
+        if not self._news and any(worker.asked for worker in self._workers):
+            self._listen(_NEWS_S)
+        updates = list(self._news)
+        self._news.clear()
+        return updates
+
+    def serve(self) -> None:
+        """See `Engine.serve`."""
+        self._serves = True
+        for worker in self._workers:
+            with suppress(*GONE):
+                worker.connection.send_bytes(messages.pack({"serve": True}))
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        for worker in self._workers:
+            worker.connection.close()
+            threading.Thread(target=_reap, args=(worker.process,), name="reap", daemon=True).start()
+        self._selector.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the engine is closed")
+
+    def _start(self, restarts: int = 0) -> _Worker:
+        ours, theirs = _processes().Pipe()
+        process = _processes().Process(target=work, args=(theirs, self._assignment), name="student", daemon=True)
+        process.start()
+        theirs.close()
+        worker = _Worker(process, ours, restarts=restarts)
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+        return worker
+
+    def _await_ready(self, worker: _Worker) -> None:
+        try:
+            head, _ = messages.unpack(worker.connection.recv_bytes())
+        except GONE as error:
+            raise PreconditionError("the checkpoint is unfit: the process that loads it dies") from error
+        if "unfit" in head:
+            raise messages.read_error(head["unfit"])
+        worker.is_ready = True
+
+    def _listen(self, timeout_s: float) -> None:
+        for found, _ in self._selector.select(timeout_s):
+            worker: _Worker = found.data
+            try:
+                head, _ = messages.unpack(worker.connection.recv_bytes())
+            except GONE:
+                self._replace(worker)
+            else:
+                self._hear(worker, head)
+
+    def _hear(self, worker: _Worker, head: dict[str, Any]) -> None:
+        if "ready" in head:
+            worker.is_ready = True
+            if self._serves:
+                self.serve()
+        for fields in head.get("updates", ()):
+            # What was dropped may have left news behind.
+            if (key := worker.asked.get(fields[0])) is not None:
+                update = messages.read_update(fields, key)
+                if update.reply is not None or update.error is not None:
+                    del worker.asked[fields[0]]
+                    worker.restarts = 0
+                self._news.append(update)
+        for what, found, count in head.get("looked_up", ()):
+            metrics.looked_up(what, found, count)
+
+    def _replace(self, worker: _Worker) -> None:
+        """Start another process in the place of one that is gone; its queries fail."""
+        self._selector.unregister(worker.connection)
+        worker.connection.close()
+        self._news += [
+            Update(key, error=EngineLostError("the student's process died")) for key in worker.asked.values()
+        ]
+        place = self._workers.index(worker)
+        if worker.restarts >= _MOST_RESTARTS:
+            _log.error(
+                "a student's process died %d times before it answered anything, and is not started again",
+                worker.restarts + 1,
+            )
+            del self._workers[place]
+            return
+        _log.error("a student's process died; another one is started")
+        self._workers[place] = self._start(worker.restarts + 1)
+
+
+def _reap(process: BaseProcess) -> None:
+    process.join(_END_S)
+    if process.is_alive():
+        process.kill()
+        process.join()

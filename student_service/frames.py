@@ -1,0 +1,52 @@
+"""Pictures as the student sees them, by content: who asks ten questions about one camera image has it read once."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import blake2b
+
+import numpy as np
+from cachetools import LRUCache
+from numpy.typing import NDArray
+from PIL import Image
+
+from world2vlm.images import decode_image
+
+_MAX_BYTES = 16 << 20
+
+Frame = NDArray[np.uint8]
+
+
+class Frames:
+    """Decodes and resizes pictures, and keeps those seen last. Not thread-safe.
+
+    Args:
+        to_frame: resizes an RGB picture to uint8 (S, S, 3).
+        max_image_bytes, max_image_pixels: of one picture, see `decode_image`.
+        max_bytes: of the frames kept.
+    """
+
+    def __init__(
+        self,
+        to_frame: Callable[[Image.Image], Frame],
+        max_image_bytes: int,
+        max_image_pixels: int,
+        max_bytes: int = _MAX_BYTES,
+    ) -> None:
+        self._to_frame = to_frame
+        self._limits = max_image_bytes, max_image_pixels
+        self._known: LRUCache[bytes, Frame] = LRUCache(max_bytes, getsizeof=lambda frame: frame.nbytes)
+
+    def read(self, data: bytes) -> tuple[Frame, bool]:
+        """The frame of an encoded picture, not to be written to, and whether it was known.
+
+        Raises:
+            InvalidInputError: see `decode_image`.
+        """
+        digest = blake2b(data, digest_size=16).digest()
+        known = self._known.get(digest)
+        if known is not None:
+            return known, True
+        frame = self._to_frame(decode_image(data, *self._limits))
+        with suppress(ValueError):  # larger than all that may be kept
+            self._known[digest] = frame
+        return frame, False
