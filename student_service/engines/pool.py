@@ -1,29 +1,37 @@
-"""The engine in processes of its own: each holds the checkpoint, and a query goes to the one with the least to do."""
+"""The engine in processes of its own, each with the checkpoint.
+
+Pictures have a worker by their content, which so knows them when they are asked about again; a worker that has much
+more to do than another gets nothing new.
+"""
 
 import itertools
 import logging
 import selectors
 import threading
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, reduce
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
+from zlib import crc32
 
 from student_service import metrics
 from student_service.engines import messages
 from student_service.engines.base import EngineLostError, Query, Update
 from student_service.engines.worker import GONE, Assignment, work
-from world2vlm.errors import PreconditionError
+from world2vlm.errors import PreconditionError, UnavailableError
 
 _log = logging.getLogger(__name__)
 # How long `step` waits for news: a query that arrives meanwhile waits as long until it is sent.
 _NEWS_S = 0.002
 _END_S = 10.0
+# How many more queries than another the worker may have that has seen a query's pictures.
+_SLACK = 2
 # A worker that dies again and again before it has answered anything is not started any more.
 _MOST_RESTARTS = 3
 _PRELOADED = [f"student_service.engines.{name}" for name in ("ancestor", "loading", "local", "onnx", "worker")]
@@ -41,13 +49,13 @@ def _processes() -> ForkServerContext:
 class _Worker:
     process: BaseProcess
     connection: Connection
-    is_ready: bool = False
+    rows: int = 0  # queries at once; none before it is ready
     restarts: int = 0
     asked: dict[int, int] = field(default_factory=dict)  # the callers' keys, by number
 
     @property
-    def is_alive(self) -> bool:
-        return not self.connection.closed
+    def has_room(self) -> bool:
+        return len(self.asked) < self.rows
 
 
 class PoolEngine:
@@ -82,11 +90,11 @@ class PoolEngine:
     def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
         """See `Engine.admit`."""
         self._check_open()
-        if not any(worker.is_ready for worker in self._workers):
+        if not any(worker.has_room for worker in self._workers):
             self._listen(0)
         # Each round of the loop finds one more that is gone.
-        while ready := [worker for worker in self._workers if worker.is_ready]:
-            worker = min(ready, key=lambda each: len(each.asked))
+        while ready := [worker for worker in self._workers if worker.has_room]:
+            worker = _pick(ready, query)
             number = next(self._numbers)
             try:
                 worker.connection.send_bytes(messages.ask(number, query, max_new_tokens))
@@ -95,7 +103,7 @@ class PoolEngine:
                 continue
             worker.asked[number] = key
             return
-        raise EngineLostError("the student's process is being started again; try again later")
+        raise UnavailableError("the student's process is being started again; try again later")
 
     def drop(self, key: int) -> None:
         """See `Engine.drop`."""
@@ -152,7 +160,7 @@ class PoolEngine:
             raise PreconditionError("the checkpoint is unfit: the process that loads it dies") from error
         if "unfit" in head:
             raise messages.read_error(head["unfit"])
-        worker.is_ready = True
+        worker.rows = head["ready"]
 
     def _listen(self, timeout_s: float) -> None:
         for found, _ in self._selector.select(timeout_s):
@@ -166,7 +174,7 @@ class PoolEngine:
 
     def _hear(self, worker: _Worker, head: dict[str, Any]) -> None:
         if "ready" in head:
-            worker.is_ready = True
+            worker.rows = head["ready"]
             if self._serves:
                 self.serve()
         for fields in head.get("updates", ()):
@@ -197,6 +205,13 @@ class PoolEngine:
             return
         _log.error("a student's process died; another one is started")
         self._workers[place] = self._start(worker.restarts + 1)
+
+
+def _pick(ready: Sequence[_Worker], query: Query) -> _Worker:
+    """The worker that has seen the query's pictures if any has, or else the one with the least to do."""
+    home = ready[reduce(lambda digest, image: crc32(image, digest), query.images, 0) % len(ready)]
+    least = min(ready, key=lambda worker: len(worker.asked))
+    return home if len(home.asked) <= len(least.asked) + _SLACK else least
 
 
 def _reap(process: BaseProcess) -> None:

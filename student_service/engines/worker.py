@@ -68,8 +68,6 @@ def work(connection: Connection, assignment: Assignment) -> None:
         quiet.start()
         quiet.join()
         worker.run()
-    # Nothing is left to do, and taking the libraries down in order would take longer than all the rest.
-    os._exit(0)
 
 
 class _Worker:
@@ -81,16 +79,15 @@ class _Worker:
         self._looked_up: LookedUp = Counter()
         self._engine: Engine | None = None
         self._under_way: set[int] = set()
-        self._serves = self._is_over = False
+        self._serves = False
 
     def run_quietly(self) -> None:
         """Load at a low priority, and answer so until live queries come."""
         if self._assignment.load.threads == 1:  # threads that libraries start now would stay slow for ever
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _QUIET_NICENESS)
         try:
-            self._engine = self._load()
+            engine = self._engine = self._load()
         except Exception as error:
-            self._is_over = True
             if not isinstance(error, World2VLMError):
                 _log.exception("a checkpoint cannot be loaded")
                 error = PreconditionError("the checkpoint is unfit: it cannot be loaded")
@@ -98,16 +95,14 @@ class _Worker:
                 self._send({"unfit": messages.write_error(error)})
             return
         with suppress(*GONE):
-            self._send({"ready": self._engine.capacity})
-            while not self._serves and not self._is_over:
-                self._turn(self._engine)
-            return
-        self._is_over = True
+            self._send({"ready": engine.capacity})
+            while not self._serves:
+                self._turn(engine)
 
     def run(self) -> None:
         """Answer until the pool hangs up."""
         self._assignment.load.enter_thread()
-        while self._engine is not None and not self._is_over:
+        while self._engine is not None:
             self._turn(self._engine)
 
     def _load(self) -> Engine:
