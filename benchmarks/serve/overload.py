@@ -54,7 +54,7 @@ def overload(side: Side, items: Sequence[Item], seconds: float) -> Part:
 async def _run(side: Side, items: Sequence[Item], seconds: float) -> tuple[Asked, Asked, Asked, Usage, Usage]:
     asker = side.connect(items)
     try:
-        await closed(asker, len(items), CLIENTS, _SHORT_S / 2)
+        await closed(asker, len(items), CLIENTS, 2 * _SHORT_S)  # until the caches hold what they will
         before = await closed(asker, len(items), CLIENTS, _SHORT_S)
         first = Usage.of(side.pid)
         burst = await steady(asker, len(items), TIMES * before.per_second, seconds)

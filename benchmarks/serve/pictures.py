@@ -1,6 +1,7 @@
 """Ten questions about one picture (or one pair of views) against ten questions about ten."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from statistics import median
 
@@ -13,31 +14,37 @@ from benchmarks.timing import interleave
 TEN = 10
 _BOUND = 0.4
 _ORDERS = ("one after the other", "all at once")
+# As the teacher renders them, and as cameras send them.
+_FRAMES = {"": None, ", 640 x 480": (640, 480)}
 
 
 def compare_pictures(side: Side, items: Sequence[Item], repetitions: int) -> Part:
     """Time ten questions about one picture and about ten, none of which was ever seen before; they take turns."""
     figures: dict[str, dict[str, float]] = {}
     claims = []
-    for name, names, pictures in (("image", "images", 1), ("pair of views", "pairs", 2)):
+    kinds = (("image", "images", 1), ("pair of views", "pairs", 2))
+    for (name, names, pictures), (size, frame) in itertools.product(kinds, _FRAMES.items()):
         asked = [item for item in items if len(item.images) == pictures]
         for at_once, order in enumerate(_ORDERS):
             # No picture is sent in two repetitions, nor in two orders.
             seeds = range(2 * at_once * repetitions, 2 * (at_once + 1) * repetitions, 2)
-            seconds = _time(side, asked[:TEN], seeds, at_once=bool(at_once))
+            seconds = _time(side, asked[:TEN], seeds, frame, at_once=bool(at_once))
             one, ten = (1000 * median(seconds[kind]) for kind in ("one", "ten"))
-            figures[f"ten questions about one {name} or ten {names}, {order}"] = {
+            figures[f"ten questions about one {name} or ten {names}{size}, {order}"] = {
                 "one, ms": one,
                 "ten, ms": ten,
                 "ratio": one / ten,
             }
-            claims.append(Claim(f"ten questions about one {name}, {order}, against ten {names}", one / ten, _BOUND))
+            text = f"ten questions about one {name}{size}, {order}, against ten {names}"
+            claims.append(Claim(text, one / ten, _BOUND))
     return Part(figures, claims)
 
 
-def _time(side: Side, ten: Sequence[Item], seeds: Sequence[int], *, at_once: bool) -> dict[str, list[float]]:
+def _time(
+    side: Side, ten: Sequence[Item], seeds: Sequence[int], frame: tuple[int, int] | None, *, at_once: bool
+) -> dict[str, list[float]]:
     kinds = {"one": _about_one, "ten": _about_ten}
-    sets = {kind: [make(ten, seed) for seed in seeds] for kind, make in kinds.items()}
+    sets = {kind: [make(ten, seed, frame) for seed in seeds] for kind, make in kinds.items()}
     with asyncio.Runner() as runner:
         askers = {kind: [runner.run(_connect(side, items)) for items in each] for kind, each in sets.items()}
 
@@ -52,12 +59,12 @@ def _time(side: Side, ten: Sequence[Item], seeds: Sequence[int], *, at_once: boo
     return seconds
 
 
-def _about_ten(ten: Sequence[Item], seed: int) -> list[Item]:
-    return with_own_pictures(ten, TEN, seed)
+def _about_ten(ten: Sequence[Item], seed: int, frame: tuple[int, int] | None) -> list[Item]:
+    return with_own_pictures(ten, TEN, seed, frame)
 
 
-def _about_one(ten: Sequence[Item], seed: int) -> list[Item]:
-    images = with_own_pictures(ten, 1, seed + 1)[0].images
+def _about_one(ten: Sequence[Item], seed: int, frame: tuple[int, int] | None) -> list[Item]:
+    images = with_own_pictures(ten, 1, seed + 1, frame)[0].images
     return [Item(item.question, images, item.task) for item in ten]
 
 

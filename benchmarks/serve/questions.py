@@ -1,11 +1,13 @@
 """What everybody is asked: typed questions of the eight tasks and free text, about rendered pairs of views."""
 
+import io
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.rooms import find_trajectories, imagine
 from student_service.engines.base import Query
@@ -22,6 +24,7 @@ from world2vlm.vlm import Prompt
 # Each so many-th question is asked as free text, in the same words.
 _FREE = 9
 _NOISE = 3
+_QUALITY = 90
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,24 @@ def make_items(rooms: int, each: int) -> list[Item]:
     ]
 
 
-def with_own_pictures(items: Sequence[Item], count: int, seed: int = 0) -> list[Item]:
-    """`count` questions, the given ones in turn, none of which has pictures that another one has: no cache helps."""
+def with_own_pictures(
+    items: Sequence[Item], count: int, seed: int = 0, frame: tuple[int, int] | None = None
+) -> list[Item]:
+    """`count` questions, the given ones in turn, none of which has pictures that another one has: no cache helps.
+
+    With `frame` pictures are of so many pixels, width and height, and JPEG, as a camera sends them.
+    """
     rng = np.random.default_rng(seed)
 
     def grain(data: bytes) -> bytes:
-        pixels = np.asarray(decode_image(data)).astype(np.int16)
-        return encode_png((pixels + rng.integers(-_NOISE, _NOISE + 1, pixels.shape)).clip(0, 255).astype(np.uint8))
+        image = decode_image(data)
+        pixels = np.asarray(image.resize(frame) if frame else image).astype(np.int16)
+        noisy = (pixels + rng.integers(-_NOISE, _NOISE + 1, pixels.shape)).clip(0, 255).astype(np.uint8)
+        if frame is None:
+            return encode_png(noisy)
+        buffer = io.BytesIO()
+        Image.fromarray(noisy).save(buffer, "JPEG", quality=_QUALITY)
+        return buffer.getvalue()
 
     chosen = (items[index % len(items)] for index in range(count))
     return [Item(item.question, tuple(map(grain, item.images)), item.task) for item in chosen]
