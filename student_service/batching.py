@@ -4,7 +4,7 @@ import itertools
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -152,8 +152,7 @@ class Batcher:
         while self._take_in():
             self._drop_unwanted()
             for slot, count in self._slots_to_step().items():
-                metrics.stepped(count)
-                self._step(slot)
+                self._step(slot, count)
 
     def _slots_to_step(self) -> Counter[Slot]:
         """Slots with queries under way; one with background queries alone stands still while others are answered."""
@@ -217,9 +216,9 @@ class Batcher:
                     item.slot.engine.drop(key)
                 self._end(key, Update(key, error=CancelledQueryError()))
 
-    def _step(self, slot: Slot) -> None:
+    def _step(self, slot: Slot, count: int) -> None:
         try:
-            updates: Iterable[Update] = slot.engine.step()
+            updates: Sequence[Update] = slot.engine.step()
         except Exception as error:
             lost = [key for key, item in self._running.items() if item.slot is slot]
             for key in lost:
@@ -227,6 +226,8 @@ class Batcher:
                 with suppress(Exception):
                     slot.engine.drop(key)
             updates = [Update(key, error=error) for key in lost]
+        if updates:  # a remote engine may have had no news
+            metrics.stepped(count)
         for update in updates:
             if update.reply is None and update.error is None:
                 self._running[update.key].hear(update)
