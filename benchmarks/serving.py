@@ -74,7 +74,7 @@ def main(
     overload_seconds: Annotated[float, typer.Option(min=3, help="Seconds of overload.")] = 15.0,
     full: Annotated[bool, typer.Option(help="60 s of each load under swaps, 30 s of overload.")] = False,
     swaps: Annotated[int, typer.Option(min=8, help="Swaps of the soak.")] = 200,
-    memory_mb: Annotated[float, typer.Option(min=20, help="Megabytes of weights for the memory's measure.")] = 800.0,
+    memory_mb: Annotated[float, typer.Option(min=20, help="Megabytes of weights for the memory's measure.")] = 200.0,
     requests: Annotated[int, typer.Option(min=1, help="Mutated requests.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Seed of the mutations.")] = 0,
     noise: Annotated[float, typer.Option(help="How far the second version's weights are from the first's.")] = 0.1,

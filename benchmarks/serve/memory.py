@@ -16,7 +16,7 @@ from benchmarks.serve.usage import Usage, peak_of
 
 _SWAPS = 3
 _ENOUGH_S = 600.0
-_RATE = 1.0
+_RATE = 4.0
 _SLICE_S = 1.0
 # The cache of keys and values is next to nothing beside full-size weights; here it would not be.
 _SETTINGS = {"MAX_BATCH": 2, "MAX_QUESTION_TOKENS": 160}
