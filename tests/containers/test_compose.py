@@ -61,6 +61,9 @@ def stack() -> Iterator[Stack]:
     finally:
         print(compose("logs", "--no-color", "--tail", "60", check=False))
         compose("down", "--volumes", "--timeout", "10", check=False)
+        # The images of the run before and the stages of this one lost their names: 5 GB a run if they stayed.
+        prune = ["docker", "image", "prune", "--force", "--filter", "label=org.opencontainers.image.title=world2vlm"]
+        subprocess.run(prune, check=False)
 
 
 def picture() -> spatial_pb2.Image:
