@@ -199,7 +199,7 @@ class Bench:
     def overload(self) -> Part:
         """Four times what it can do."""
         with sides.ours(self._new("overload"), self._options.checkpoint, SETTINGS) as side:
-            return overload(side, self.items, self._options.overload_seconds)
+            return overload(side, self.fresh, self._options.overload_seconds)
 
     def fuzz(self) -> Part:
         """Mutated requests."""
