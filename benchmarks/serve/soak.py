@@ -41,7 +41,7 @@ def soak(side: Side, items: Sequence[Item], swaps: int, weights: int) -> Part:
         first, last = (median(float(getattr(each, name)) for each in part) for part in (early, late))
         return last - first
 
-    megabytes = growth("rss") / 1e6
+    megabytes = growth("memory") / 1e6
     figures = {
         "swaps": swaps,
         "seconds": perf_counter() - start,

@@ -24,8 +24,12 @@ class Usage:
     @classmethod
     def of(cls, pid: int) -> "Usage":
         """What they use now."""
-        found = [(_memory(each), each.num_threads(), each.num_fds()) for each in _tree(pid)]
-        return cls(*map(sum, zip(*found, strict=True)))
+        memory = threads = files = 0
+        for each in _tree(pid):
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                own = _memory(each), each.num_threads(), each.num_fds()
+                memory, threads, files = memory + own[0], threads + own[1], files + own[2]
+        return cls(memory, threads, files)
 
 
 def cpu_seconds(pid: int) -> float:
