@@ -20,6 +20,7 @@ from student_service.engines.base import Loader, Query, Reply
 from student_service.phases import Phases
 from student_service.slots import Serving, Slot
 from world2vlm.adapters import merged
+from world2vlm.base_student import publish_base
 from world2vlm.checkpoints import Registry
 from world2vlm.errors import GateRejectedError, PreconditionError, World2VLMError
 
@@ -97,7 +98,7 @@ class Swapper:
             PreconditionError: no version can serve.
         """
         with self._exclusively():
-            versions = self._promoted() or [self._publish_base(base)]
+            versions = self._promoted() or [publish_base(self._registry, base).version]
             report = self._first_of(_Change(version, "start") for version in versions)
         if report is None:
             raise PreconditionError("no checkpoint can serve: each version that ever did is corrupted or unfit")
@@ -183,14 +184,6 @@ class Swapper:
         rejected = self._registry.rejected()
         served = dict.fromkeys(promotion.version for promotion in reversed(self._registry.history()))
         return [version for version in served if version not in rejected]
-
-    def _publish_base(self, base: Path) -> int:
-        if not base.is_dir():
-            raise PreconditionError("nothing was ever promoted, and there is no base student to begin with")
-        manifest = self._registry.publish(
-            base, parent=None, kind="full", dataset_digest="", recipe="base-student", metrics={}, key="base-student"
-        )
-        return manifest.version
 
     def _first_of(self, changes: Iterable[_Change]) -> SwapReport | None:
         for change in changes:

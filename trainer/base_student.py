@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from trainer.dense import DenseHead
-from trainer.optim import OptimConfig, StudentOptimizer
+from trainer.optim import StudentOptimizer
+from trainer.optim_config import OptimConfig
 from trainer.packing import Example, PackedStudent
 from trainer.perception import KINDS, SUFFIXES, ask
 from trainer.views import Views

@@ -25,11 +25,13 @@ def register(app: typer.Typer, serve: typer.Typer) -> None:
     """Add the trainer's commands to the program's."""
     from trainer import base_cli
     from trainer.cli_checkpoints import checkpoints, evaluate
+    from trainer.cli_training import train
 
     serve.command()(worker)
     serve.command()(beat)
     app.command()(label)
     base_cli.register(app)
+    app.command()(train)
     app.command()(evaluate)
     app.add_typer(rounds, name="rounds")
     app.add_typer(jobs, name="jobs")
@@ -91,7 +93,7 @@ def start_round(
     trajectories: Annotated[int, typer.Option(help="Trajectories in each scene.")] = RoundPlan.trajectories_per_scene,
     scenes_per_shard: Annotated[int, typer.Option(help="Scenes that one task takes.")] = RoundPlan.scenes_per_shard,
     recipe: str = RoundPlan.recipe,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = RoundPlan.steps,
+    steps: Annotated[int, typer.Option(help="Optimiser steps; 0: as the recipe says.")] = RoundPlan.steps,
     world: World = RoundPlan.world,
     watch: Watch = False,
 ) -> None:

@@ -84,6 +84,10 @@ class ClipSource:
         pairs = np.array([(clip.first, clip.last) for clip in drawn])
         return ClipBatch(self._frames[pairs], [clip.questions for clip in drawn], [clip.pose for clip in drawn])
 
+    def views(self, record: TaskRecord) -> list[NDArray[np.uint8]]:
+        """A record's frames, each uint8 (S, S, 3)."""
+        return [self._frames[self._index[path]] for path in record.images]
+
     def _task_clip(self, rng: random.Random) -> _Clip:
         task = rng.choices(self._tasks, self._chances)[0]
         first = rng.choice(self._by_task[task])

@@ -5,17 +5,20 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from trainer.patience import patiently
-from trainer.recipes import recipe_config
+from trainer.recipes import Recipe, load_recipe
 from world2vlm.adapters import whole
 from world2vlm.checkpoints import Registry
 from world2vlm.datasets import Dataset
-from world2vlm.errors import UnavailableError
+from world2vlm.errors import InvalidInputError, UnavailableError
+from world2vlm.files import canonical_json, write_atomically
 from world2vlm.rounds import RoundPlan
+
+RECIPE_FILE = "recipe.json"
+"""Within a checkpoint: the recipe as it was resolved, with its digest."""
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -34,37 +37,70 @@ def distil(
     """Train and publish; a killed training continues from its last snapshot in `work`, which must be held `alone`.
 
     Returns:
-        `version`, `parent`, `digest`, `recipe`, `steps`, `config`, `metrics`, `seconds`.
+        `version`, `parent`, `digest`, `recipe`, `steps`, `config` (the resolved recipe), `metrics`, `seconds`.
 
     Raises:
         UnavailableError: no checkpoint serves within `patience_s`.
+        InvalidInputError, DivergedError, GateRejectedError: see `train_and_publish`.
     """
-    from trainer.sft import train
-
-    config = recipe_config(plan, threads)
+    recipe = load_recipe(plan.recipe).adjusted(steps=plan.steps, seed=plan.seed, threads=threads)
     parent = patiently(lambda: _serving(registry), patience_s)
     # By parent: a snapshot must never continue under another checkpoint than it began with.
-    out = work / f"from-{parent}"
+    stages = work / f"from-{parent}"
+    return train_and_publish(
+        recipe,
+        registry,
+        dataset,
+        parent=parent,
+        bundles=bundles,
+        work=stages,
+        key=f"round/{plan.id}",
+        on_progress=on_progress,
+    )
+
+
+def train_and_publish(
+    recipe: Recipe,
+    registry: Registry,
+    dataset: Dataset,
+    *,
+    parent: int,
+    bundles: Path,
+    work: Path,
+    key: str,
+    on_progress: Progress,
+) -> dict[str, Any]:
+    """Train a version's child by a recipe, calibrate it and publish it under `key`; returns what `distil` does.
+
+    Raises:
+        InvalidInputError: the recipe trains another kind of student, or there is nothing to train on.
+        DivergedError, GateRejectedError: a stage was stopped.
+    """
+    if recipe.finetune is not None:
+        raise InvalidInputError(f"recipe {recipe.name} trains {recipe.finetune.model}, not the built-in student")
+    from trainer.stages import train_student
+
     started = time.monotonic()
     with whole(registry, parent) as folder:
-        metrics = train(config, folder, dataset.splits["train"], bundles, out, on_progress)
+        out, metrics = train_student(recipe, folder, dataset.splits["train"], bundles, work, on_progress)
     metrics |= _calibrate(out, dataset, bundles)
+    write_atomically(out / RECIPE_FILE, canonical_json({**recipe.to_json(), "digest": recipe.digest}).encode())
     manifest = registry.publish(
         out,
         parent=parent,
         kind="full",
         dataset_digest=dataset.digest,
-        recipe=plan.recipe,
+        recipe=recipe.name,
         metrics=metrics,
-        key=f"round/{plan.id}",
+        key=key,
     )
     return {
         "version": manifest.version,
         "parent": manifest.parent,
         "digest": manifest.digest,
-        "recipe": plan.recipe,
-        "steps": plan.steps,
-        "config": asdict(config),
+        "recipe": recipe.name,
+        "steps": recipe.steps,
+        "config": recipe.to_json(),
         "metrics": dict(manifest.metrics),
         "seconds": round(time.monotonic() - started, 3),
     }

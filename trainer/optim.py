@@ -1,27 +1,16 @@
 """The optimisers of a tiny student: Muon on the layers' matrices, AdamW on embeddings, norms and biases."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """Learning rates and schedule: linear warm-up, flat, then linear decay to `final` over the last `cooldown`."""
-
-    muon_lr: float = 0.02
-    adam_lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: int = 50
-    cooldown: float = 1.0
-    final: float = 0.02
-    clip: float = 1.0
+from trainer.optim_config import OptimConfig
+from world2vlm.errors import DivergedError
 
 
 class StudentOptimizer:
-    """Muon (arXiv 2502.16982) and AdamW behind one `step`."""
+    """Muon (arXiv 2502.16982) and AdamW behind one `step`; `done` counts them."""
 
     def __init__(self, modules: Iterable[nn.Module], config: OptimConfig, steps: int) -> None:
         named = {id(p): (n, p) for module in modules for n, p in module.named_parameters()}.values()
@@ -45,18 +34,27 @@ class StudentOptimizer:
         ]
         self._base = [[group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers]
         self._parameters = [p for _, p in named]
-        self._config, self._steps, self._done = config, steps, 0
+        self._config, self._steps, self.done = config, steps, 0
 
     @property
     def factor(self) -> float:
         """The schedule's present multiple of the base rates."""
         config = self._config
-        warm = min(1.0, (self._done + 1) / config.warmup)
-        left = (1 - self._done / self._steps) / config.cooldown
+        warm = min(1.0, (self.done + 1) / config.warmup)
+        left = (1 - self.done / self._steps) / config.cooldown
         return warm * max(config.final, min(1.0, left))
 
     def step(self, loss: torch.Tensor) -> None:
-        """Backpropagate, clip, update, and forget the gradients."""
+        """Backpropagate, clip, update, and forget the gradients.
+
+        Raises:
+            DivergedError: the loss is not finite; nothing was changed.
+        """
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"the loss is {loss.item()} at step {self.done + 1}: lower the learning rates, and look at the data; "
+                "training can go on from its last snapshot"
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._parameters, self._config.clip)
         for optimizer, base in zip(self._optimizers, self._base, strict=True):
@@ -64,7 +62,7 @@ class StudentOptimizer:
                 group["lr"] = rate * self.factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self._done += 1
+        self.done += 1
 
     def state_tensors(self) -> dict[str, torch.Tensor]:
         """The optimisers' state by name, for a snapshot."""
@@ -75,9 +73,9 @@ class StudentOptimizer:
             for key, value in state.items()
         }
 
-    def load_state_tensors(self, tensors: dict[str, torch.Tensor], steps_done: int) -> None:
-        """Take over a snapshot's state after `steps_done` steps."""
-        self._done = steps_done
+    def load_state_tensors(self, tensors: dict[str, torch.Tensor], done: int) -> None:
+        """Take over a snapshot's state after `done` steps of the optimiser."""
+        self.done = done
         for number, optimizer in enumerate(self._optimizers):
             whole = optimizer.state_dict()
             whole["state"] = {}

@@ -37,28 +37,37 @@ class Example:
 
 
 @dataclass(frozen=True)
-class PackedBatch:
-    """B rows of L tokens.
+class Rows:
+    """B rows of L tokens, each of which begins with a clip's prefix.
 
     Attributes:
         input_ids: int64 (B, L).
         mask: bool (B, 1, L, L), True = may attend.
         positions: int64 (3, B, L), Qwen's temporal, row and column positions.
-        labels: int64 (B, L), the token itself where it belongs to an answer, else IGNORE.
-        weights: float32 (B, L).
-        ordinal: bool (B, L), coordinates among the labels.
     """
 
     input_ids: torch.Tensor
     mask: torch.Tensor
     positions: torch.Tensor
+
+
+@dataclass(frozen=True)
+class PackedBatch(Rows):
+    """Rows with questions and answers.
+
+    Attributes:
+        labels: int64 (B, L), the token itself where it belongs to an answer, else IGNORE.
+        weights: float32 (B, L).
+        ordinal: bool (B, L), coordinates among the labels.
+    """
+
     labels: torch.Tensor
     weights: torch.Tensor
     ordinal: torch.Tensor
 
 
 class PackedStudent:
-    """A student with the packed forward pass.
+    """A student with the packed forward pass; `network` is its plain one.
 
     The target of a coordinate is a bell over its neighbours: `sigma` is its width in thousandths, `exact` the share
     that goes to the very number on top.
@@ -70,12 +79,12 @@ class PackedStudent:
         self.language = student.model.model.language_model
         processor = student.processor
         self._processor = processor
-        self._network = TorchNetwork(student.model, processor)
-        self.patch_order = self._network.patch_order  # Qwen's patch order -> raster index
-        self._prefix = self._network.prefix_ids
-        self._prefix_positions = self._network.prefix_positions
-        self._next_position = self._network.first_position
-        self._image_start = self._network.image_start
+        self.network = TorchNetwork(student.model, processor)
+        self.patch_order = self.network.patch_order  # Qwen's patch order -> raster index
+        self._prefix = self.network.prefix_ids
+        self._prefix_positions = self.network.prefix_positions
+        self._next_position = self.network.first_position
+        self._image_start = self.network.image_start
         self._turn = processor.turn_ids()
         self._tokens: dict[str, list[int]] = {}
         self._number_ids = torch.tensor(processor.tokenizer.convert_tokens_to_ids(number_words()))
@@ -91,7 +100,7 @@ class PackedStudent:
         Returns:
             Visual tokens (N, T, width) and the deepstack features, each (N * T, width).
         """
-        return self._network.see(clips)
+        return self.network.see(clips)
 
     def pack(self, rows: Sequence[Sequence[Example]]) -> PackedBatch:
         """Lay out one row a clip: the clip's prefix, then each example."""
@@ -110,14 +119,14 @@ class PackedStudent:
                 target[index, : len(row[0])] = values
         return PackedBatch(
             torch.from_numpy(ids),
-            _block_mask(torch.from_numpy(branch)),
+            block_mask(torch.from_numpy(branch)),
             torch.from_numpy(positions).permute(2, 0, 1),
             torch.from_numpy(labels),
             torch.from_numpy(weights),
             torch.from_numpy(ordinal),
         )
 
-    def hidden_states(self, batch: PackedBatch, seen: tuple[torch.Tensor, list[torch.Tensor]]) -> torch.Tensor:
+    def hidden_states(self, batch: Rows, seen: tuple[torch.Tensor, list[torch.Tensor]]) -> torch.Tensor:
         """Last hidden states (B, L, width) of the language model."""
         visual, deepstack = seen
         start, end = self._image_start, self._image_start + self._processor.image_tokens
@@ -172,8 +181,15 @@ class PackedStudent:
         return tokens
 
 
-def _block_mask(branch: torch.Tensor) -> torch.Tensor:
-    """Causal attention to the clip (branch 0) and to one's own branch; padding (-1) sees itself, to stay finite."""
+def block_mask(branch: torch.Tensor) -> torch.Tensor:
+    """Causal attention to the trunk (branch 0) and to one's own branch; padding (-1) sees itself, to stay finite.
+
+    Args:
+        branch: int64 (B, L).
+
+    Returns:
+        bool (B, 1, L, L), True = may attend.
+    """
     keys, queries = branch[:, None, :], branch[:, :, None]
     length = branch.shape[1]
     allowed = ((keys == 0) | (keys == queries)) & (keys >= 0) | torch.eye(length, dtype=torch.bool)

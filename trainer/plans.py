@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime
 
 from trainer.pieces import NO_TRAINING, next_step
-from trainer.recipes import RECIPES
+from trainer.recipes import recipe_names
 from world2vlm.errors import InvalidInputError
 from world2vlm.rounds import SEED_BLOCK, RoundPlan, RoundState, list_rounds
 from world2vlm.store import Store
@@ -28,8 +28,8 @@ def make_plan(
     Raises:
         InvalidInputError: a value is out of range, or there is no such recipe.
     """
-    if recipe not in (*RECIPES, NO_TRAINING):
-        raise InvalidInputError(f"unknown recipe {recipe!r}; known are {', '.join((*RECIPES, NO_TRAINING))}")
+    if recipe not in (known := (*recipe_names(), NO_TRAINING)):
+        raise InvalidInputError(f"unknown recipe {recipe!r}; known are {', '.join(known)}")
     return RoundPlan(
         id=round_id,
         seed=seed,

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
-from trainer.optim import OptimConfig
+from pydantic import ConfigDict
+
+from trainer.optim_config import OptimConfig
 
 
 @dataclass(frozen=True)
 class SftConfig:
-    """Settings of supervised fine-tuning; the defaults are the recipe `sft`.
+    """Settings of supervised fine-tuning; the defaults are the recipe `demo`.
 
     Attributes:
         steps: optimiser steps.
@@ -28,6 +31,8 @@ class SftConfig:
         snapshot_every: steps between snapshots.
         threads: torch threads.
     """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     steps: int = 1200
     clips: int = 16

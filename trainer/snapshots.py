@@ -23,7 +23,9 @@ def save_snapshot(
     tensors = {name: weight.detach().clone() for name, weight in _weights(modules)}
     tensors |= {f"optimizer.{name}": value for name, value in optimizer.state_tensors().items()}
     staging = folder / f".{_NAME}.{os.getpid()}"
-    save_file(tensors, staging, metadata={"step": str(step), "means": json.dumps(means)})
+    # A step of the run may be several of the optimiser's, or none.
+    counts = {"step": str(step), "optimizer_steps": str(optimizer.done)}
+    save_file(tensors, staging, metadata={**counts, "means": json.dumps(means)})
     os.replace(staging, folder / _NAME)
 
 
@@ -39,12 +41,12 @@ def load_snapshot(
         return 0, {}
     with safe_open(folder / _NAME, framework="pt") as file:
         metadata = file.metadata()
-        step = int(metadata["step"])
+        step, done = int(metadata["step"]), int(metadata["optimizer_steps"])
         with torch.no_grad():
             for name, weight in _weights(modules):
                 weight.copy_(file.get_tensor(name))
         names = [name.removeprefix("optimizer.") for name in file.keys() if name.startswith("optimizer.")]  # noqa: SIM118
-        optimizer.load_state_tensors({name: file.get_tensor(f"optimizer.{name}") for name in names}, step)
+        optimizer.load_state_tensors({name: file.get_tensor(f"optimizer.{name}") for name in names}, done)
     means: dict[str, float] = json.loads(metadata["means"])
     return step, means
 

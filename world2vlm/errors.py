@@ -41,6 +41,12 @@ class PreconditionError(World2VLMError):
     code = "failed_precondition"
 
 
+class DivergedError(World2VLMError):
+    """A training's loss is not finite any more; its last snapshot is whole."""
+
+    code = "diverged"
+
+
 class DataCorruptedError(World2VLMError):
     """Stored bytes differ from what their manifest says."""
 

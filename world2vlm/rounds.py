@@ -57,7 +57,7 @@ class RoundPlan:
         trajectories_per_scene: how many trajectories to imagine in each scene.
         scenes_per_shard: how many scenes one task takes.
         recipe: name of the training recipe.
-        steps: optimiser steps.
+        steps: optimiser steps of the recipe's first stage; 0: as many as the recipe says.
         world: name of the teacher's world.
         student: name of the checkpoint registry.
     """
@@ -69,8 +69,8 @@ class RoundPlan:
     calibration_scenes: int = 20
     trajectories_per_scene: int = 6
     scenes_per_shard: int = 10
-    recipe: str = "sft"
-    steps: int = 1200
+    recipe: str = "demo"
+    steps: int = 0
     world: str = "renderer"
     student: str = "student"
 
@@ -82,10 +82,11 @@ class RoundPlan:
             "calibration_scenes",
             "trajectories_per_scene",
             "scenes_per_shard",
-            "steps",
         ):
             if not 1 <= getattr(self, name) <= SEED_BLOCK:
                 raise InvalidInputError(f"a round's {name} must be from 1 to {SEED_BLOCK}, not {getattr(self, name)}")
+        if not 0 <= self.steps <= SEED_BLOCK:
+            raise InvalidInputError(f"a round's steps must be from 0 to {SEED_BLOCK}, not {self.steps}")
         if not 0 <= self.seed < SEED_BLOCK:
             raise InvalidInputError(f"a round's seed must be from 0 to {SEED_BLOCK - 1}, not {self.seed}")
 

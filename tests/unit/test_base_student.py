@@ -16,7 +16,7 @@ from tests.vlm_kit import TINY, toy_views
 from trainer.base_card import NEVER_SHOWN, guesses, write_card
 from trainer.base_cli import base_student
 from trainer.base_student import BaseConfig, ClipSampler, Probe, answer_probes, pretrain, probes, score_probe
-from trainer.optim import OptimConfig
+from trainer.optim_config import OptimConfig
 from trainer.perception import KINDS
 from world2vlm.base_student import BASE_STUDENT
 from world2vlm.files import sha256_file

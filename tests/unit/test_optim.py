@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from tests.vlm_kit import student
-from trainer.optim import OptimConfig, StudentOptimizer
+from trainer.optim import StudentOptimizer
+from trainer.optim_config import OptimConfig
 
 CONFIG = OptimConfig(muon_lr=0.02, adam_lr=0.01, warmup=4, cooldown=0.5, final=0.1)
 

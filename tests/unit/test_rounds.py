@@ -93,7 +93,7 @@ def test_a_plan_reads_back_as_it_was(plan: RoundPlan) -> None:
         {"calibration_scenes": 0},
         {"trajectories_per_scene": 0},
         {"scenes_per_shard": 0},
-        {"steps": 0},
+        {"steps": -1},
         {"steps": "many"},
         {"unknown": 1},
     ],

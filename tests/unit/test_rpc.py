@@ -26,6 +26,7 @@ CATALOGUE: list[errors.World2VLMError] = [
     errors.InvalidInputError("bad"),
     errors.NotFoundError("none"),
     errors.GateRejectedError("collision", 0.125, "too near: 12 cm – really"),
+    errors.DivergedError("the loss is nan at step 7"),
     errors.PreconditionError("not now"),
     errors.DataCorruptedError("flipped"),
     errors.OverloadedError("full", 0.25),

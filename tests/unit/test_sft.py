@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.vlm_kit import TINY, student, toy_view
 from trainer.clip_source import ClipBatch, ClipSource
-from trainer.optim import OptimConfig
+from trainer.optim_config import OptimConfig
 from trainer.sft import train
 from trainer.sft_config import SftConfig
 from world2vlm.actions import parse_actions

@@ -93,7 +93,6 @@ def _plan(size: DemoSize) -> RoundPlan:
         trajectories_per_scene=size.trajectories_per_scene,
         scenes_per_shard=size.scenes_per_shard,
         recipe=size.recipe,
-        steps=size.steps,
     )
 
 

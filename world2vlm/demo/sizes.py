@@ -16,7 +16,6 @@ class DemoSize:
         trajectories_per_scene: trajectories of three actions in each room.
         scenes_per_shard: rooms one task imagines.
         recipe: training recipe.
-        steps: optimiser steps.
         background_rate: questions a second while the round imagines and trains.
         swap_rate: questions a second from shortly before the swap on.
         steady_seconds: how long to keep asking at `swap_rate` after the swap, with nothing else running.
@@ -28,7 +27,6 @@ class DemoSize:
     trajectories_per_scene: int
     scenes_per_shard: int
     recipe: str
-    steps: int
     background_rate: float = 1.0
     swap_rate: float = 20.0
     steady_seconds: float = 20.0
@@ -41,7 +39,6 @@ FULL = DemoSize(
     trajectories_per_scene=RoundPlan.trajectories_per_scene,
     scenes_per_shard=RoundPlan.scenes_per_shard,
     recipe=RoundPlan.recipe,
-    steps=RoundPlan.steps,
 )
 MINI = DemoSize(
     train_scenes=12,
@@ -50,5 +47,4 @@ MINI = DemoSize(
     trajectories_per_scene=3,
     scenes_per_shard=3,
     recipe="smoke",
-    steps=10,
 )

@@ -13,6 +13,7 @@ _STATUS: dict[type[World2VLMError], grpc.StatusCode] = {
     errors.InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.GateRejectedError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.DivergedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.DataCorruptedError: grpc.StatusCode.DATA_LOSS,
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -1,6 +1,7 @@
 """Continuous batching: many answers grow together, each under its own grammar; answers come and go at every step.
 
-Greedy. Tokens that a grammar forces cost no forward pass of their own: they ride along with the next choice.
+Greedy, or drawn where a job says so. Tokens that a grammar forces cost no forward pass of their own: they ride along
+with the next choice.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,12 +35,14 @@ class Job:
         tokens: ids after the clip: the question and the beginning of the answer's turn.
         task: whose form the answer must have; empty for free text.
         max_new_tokens: where to stop at the latest.
+        seed: each token is drawn from the probabilities at temperature 1 with this seed; None: the likeliest is taken.
     """
 
     clip: NDArray[np.uint8]
     tokens: Sequence[int]
     task: str
     max_new_tokens: int
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class _Row:
     log_probabilities: NDArray[np.float64]
     pending: list[int]
     length: int
+    chance: np.random.Generator | None
     answer: list[int] = field(default_factory=list)
     untold: list[int] = field(default_factory=list)
 
@@ -154,8 +158,9 @@ class Decoder:
             temperatures = self._temperatures.get(get_task(job.task).kind.value, self._plain)
             forced = constraint.begin()
         pending, length = [*job.tokens, *forced], self._network.prefix_length
+        chance = None if job.seed is None else np.random.default_rng(job.seed)
         self._new.append(
-            _Row(key, job, constraint, temperatures, 0 * temperatures, pending, length, forced, list(forced))
+            _Row(key, job, constraint, temperatures, 0 * temperatures, pending, length, chance, forced, list(forced))
         )
 
     def drop(self, key: int) -> None:
@@ -204,14 +209,15 @@ class Decoder:
         return logits
 
     def _choose(self, row: _Row, logits: NDArray[np.float32]) -> tuple[list[int], bool]:
-        """Add the likeliest allowed token and what it forces. Returns what was added, and whether that is all."""
+        """Add an allowed token and what it forces. Returns what was added, and whether that is all."""
         if row.constraint is None:
             allowed = None
             logits[self._banned] = -np.inf
         else:
             allowed = row.constraint.allowed()
             logits = logits[allowed]
-        best = int(logits.argmax())
+        # The largest of logits with Gumbel noise is a draw from their softmax.
+        best = int((logits if row.chance is None else logits + row.chance.gumbel(size=logits.shape)).argmax())
         token = best if allowed is None else int(allowed[best])
         row.log_probabilities = row.log_probabilities + _log_probability(logits, best, row.temperatures)
         if token == self._eos:
@@ -238,10 +244,10 @@ class Decoder:
 
 
 def _log_probability(logits: NDArray[np.float32], index: int, temperatures: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of the likeliest of some logits, at each temperature."""
-    # The likeliest itself is subtracted, so nothing overflows and its own term is 1.
-    scaled = (logits - logits[index])[None] / temperatures[:, None]
-    found: NDArray[np.float64] = -np.log(np.exp(scaled).sum(axis=1))
+    """Of one of some logits, at each temperature."""
+    # The largest is subtracted, so that nothing overflows.
+    scaled = (logits - logits.max())[None] / temperatures[:, None]
+    found: NDArray[np.float64] = scaled[:, index] - np.log(np.exp(scaled).sum(axis=1))
     return found
 
 

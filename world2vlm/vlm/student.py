@@ -167,7 +167,7 @@ class Student(ABC):
             InvalidInputError: see `inputs` and `Inputs.job`.
         """
         jobs = [self.inputs(prompt).job(max_new_tokens) for prompt in prompts]
-        decoded = self._decode(jobs, None)
+        decoded = self.decode(jobs)
         return [self.generation(job, done) for job, done in zip(jobs, decoded, strict=True)]
 
     def answer_at(
@@ -175,10 +175,11 @@ class Student(ABC):
     ) -> list[tuple[str, tuple[float, ...]]]:
         """Answers with their probabilities at several temperatures by answer kind, for calibration."""
         jobs = [self.inputs(prompt).job(MAX_NEW_TOKENS) for prompt in prompts]
-        decoded = self._decode(jobs, temperatures)
+        decoded = self.decode(jobs, temperatures)
         return [(self.generation(job, done).text, done.probabilities) for job, done in zip(jobs, decoded, strict=True)]
 
-    def _decode(self, jobs: Sequence[Job], temperatures: Mapping[str, Sequence[float]] | None) -> list[Decoded]:
+    def decode(self, jobs: Sequence[Job], temperatures: Mapping[str, Sequence[float]] | None = None) -> list[Decoded]:
+        """The jobs' answers, in order; for `temperatures` see `decoder`."""
         if not jobs:
             return []
         longest = max(len(job.tokens) for job in jobs)

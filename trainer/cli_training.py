@@ -1,0 +1,50 @@
+"""`world2vlm train`: a training by a recipe, outside of any round."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainer.recipes import load_recipe, recipe_names
+from world2vlm.errors import InvalidInputError
+
+
+def train(
+    recipe: Annotated[str, typer.Option(help=f"{', '.join(recipe_names())}, or a .toml file of the same form.")],
+    dataset: Annotated[
+        str, typer.Option(metavar="DIGEST", help="What to train on; default: the store's only one.")
+    ] = "",
+    parent: Annotated[int, typer.Option(metavar="VERSION", help="What to begin with; default: what serves.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for what a [finetune] recipe trains.")] = None,
+    steps: Annotated[int, typer.Option(help="Steps of the first stage; 0: as the recipe says.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved recipe, parameters, memory and steps, and stop.")
+    ] = False,
+) -> None:
+    """Train by a recipe and publish the checkpoint; `evaluate` and `checkpoints promote` are what comes next."""
+    from trainer import train_job
+    from world2vlm.checkpoints import Registry
+    from world2vlm.settings import TrainerSettings
+    from world2vlm.store import Store
+    from world2vlm.telemetry import configure_logging
+
+    settings = TrainerSettings.load()
+    configure_logging(settings.log_format, settings.log_level)
+    store = Store(settings.store)
+    chosen = load_recipe(recipe).adjusted(steps=steps, seed=seed, threads=settings.threads)
+    registry = Registry(store, settings.student)
+    if dry_run:
+        resolved = {**chosen.to_json(), "digest": chosen.digest}
+        estimate = train_job.estimate(chosen, store, registry, dataset, parent)
+        typer.echo(json.dumps({"recipe": resolved, "estimate": estimate}, indent=2))
+    elif chosen.finetune is None:
+        if out is not None:
+            raise InvalidInputError("--out is for [finetune] recipes: this one publishes into the store")
+        typer.echo(json.dumps(train_job.train_student_by(chosen, store, registry, dataset, parent), indent=2))
+    elif out is None:
+        raise InvalidInputError(f"recipe {chosen.name} trains {chosen.finetune.model}: name a folder with --out")
+    else:
+        train_job.finetune_by(chosen, store, dataset, out)
+        typer.echo(str(out))

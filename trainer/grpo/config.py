@@ -1,0 +1,62 @@
+"""The settings of GRPO."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
+
+from trainer.optim_config import OptimConfig
+
+Reward = Literal["strict", "world2vlm"]
+
+
+@dataclass(frozen=True)
+class GrpoConfig:
+    """Settings of GRPO.
+
+    Attributes:
+        steps: batches of groups.
+        prompts: questions a step, equally many of each task.
+        group: answers to each question.
+        pool: questions to draw from in all, equally many of each task; 0: all.
+        reward: our strict score (`world2vlm.scoring`) or World2VLM's published reward (`world2vlm.rewards`).
+        standardise: divide advantages by their group's standard deviation (`trainer.grpo.objective.advantages`).
+        updates: optimiser steps on each batch; from the second on the clips matter.
+        clip_low, clip_high: how far a choice's probability ratio may fall and rise before it stops counting. Equal in
+            GRPO; DAPO's higher upper clip lets unlikely answers grow.
+        kl_weight: of the KL divergence from the student as it began.
+        redraws: how often a question all of whose answers are equally good is replaced by another one of its task
+            (DAPO's dynamic sampling); 0: never.
+        replay: clips a step with perception questions, learned as in SFT, so that they are not forgotten.
+        replay_weight: of their loss.
+        max_kl: nats an answer; the run stops where the mean over `window` steps is above.
+        max_length: times the true answers' tokens, the same way.
+        max_repetition: share of an answer's pairs of tokens that the answer held before, the same way.
+        window: steps.
+        snapshot_every: steps between snapshots.
+        threads: torch threads.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    steps: int = 300
+    prompts: int = 16
+    group: int = 8
+    pool: int = 0
+    reward: Reward = "strict"
+    standardise: bool = True
+    updates: int = 1
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    kl_weight: float = 0.01
+    redraws: int = 1
+    replay: int = 4
+    replay_weight: float = 0.5
+    max_kl: float = 2.0
+    max_length: float = 1.5
+    max_repetition: float = 0.3
+    window: int = 20
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(muon_lr=0.001, adam_lr=7e-5, warmup=10))
+    snapshot_every: int = 50
+    threads: int = 2
+    seed: int = 0

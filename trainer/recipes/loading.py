@@ -1,0 +1,123 @@
+"""Reading recipes, and what they resolve to."""
+
+import hashlib
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from trainer.finetune.config import FinetuneConfig
+from trainer.grpo.config import GrpoConfig
+from trainer.sft_config import SftConfig
+from world2vlm.errors import InvalidInputError
+from world2vlm.files import canonical_json
+from world2vlm.tasks import TASKS
+
+_SUFFIX = ".toml"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a student is trained: its stages, one after the other.
+
+    Attributes:
+        name: the file's.
+        description: one sentence.
+        tasks: the tasks whose records are used; empty: all.
+        sft: supervised fine-tuning of the built-in student (`trainer.sft`).
+        grpo: what follows it, or what is done to a student that knows the tasks already (`trainer.grpo`).
+        finetune: supervised fine-tuning of any vision-language model of transformers (`trainer.finetune`); alone.
+    """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    name: str
+    description: str
+    tasks: tuple[str, ...] = ()
+    sft: SftConfig | None = None
+    grpo: GrpoConfig | None = None
+    finetune: FinetuneConfig | None = None
+
+    def __post_init__(self) -> None:
+        if strange := set(self.tasks) - set(TASKS):
+            raise InvalidInputError(f"recipe {self.name}: no such tasks: {', '.join(sorted(strange))}")
+        tiny = self.sft is not None or self.grpo is not None
+        if tiny == (self.finetune is not None):
+            raise InvalidInputError(f"recipe {self.name}: either [sft] and [grpo], or one of the two, or [finetune]")
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, the defaults included; stages that there are none of are left out."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    @property
+    def digest(self) -> str:
+        """sha256 of `to_json`: two trainings with the same one differ in their data and parents alone."""
+        return hashlib.sha256(canonical_json(self.to_json()).encode()).hexdigest()
+
+    @property
+    def steps(self) -> int:
+        """Steps of the built-in student's stages together."""
+        return sum(stage.steps for stage in (self.sft, self.grpo) if stage is not None)
+
+    def adjusted(self, *, steps: int = 0, seed: int | None = None, threads: int = 0) -> "Recipe":
+        """With other steps (of the first stage), another seed, other threads; 0 and None leave them."""
+        changes: dict[str, Any] = {}
+        if seed is not None:
+            changes["seed"] = seed
+        if threads:
+            changes["threads"] = threads
+        sft, grpo = self.sft, self.grpo
+        if sft is not None:
+            sft = replace(sft, **changes, steps=steps or sft.steps)
+        if grpo is not None:
+            grpo = replace(grpo, **changes, steps=grpo.steps if sft is not None else steps or grpo.steps)
+        return replace(self, sft=sft, grpo=grpo)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the trainer."""
+    return sorted(name.removesuffix(_SUFFIX) for name in _shipped())
+
+
+def load_recipe(name: str) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name: of one that comes with the trainer, or the path of a file of the same form.
+
+    Raises:
+        InvalidInputError: there is none, or it is broken, or it sets something that there isn't.
+    """
+    if name.endswith(_SUFFIX):
+        path = Path(name)
+        try:
+            return _parse(path.stem, path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInputError(f"{name} cannot be read: {error}") from error
+    if name not in recipe_names():
+        raise InvalidInputError(f"unknown recipe {name!r}; known are {', '.join(recipe_names())}, or a .toml file")
+    return _parse(name, (files(__package__) / f"{name}{_SUFFIX}").read_text(encoding="utf-8"))
+
+
+def _parse(name: str, text: str) -> Recipe:
+    try:
+        return _adapter().validate_python({"name": name, **tomllib.loads(text)})
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInputError(f"recipe {name} is no TOML: {error}") from error
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise InvalidInputError(f"recipe {name}: {found}") from error
+
+
+@cache
+def _adapter() -> TypeAdapter[Recipe]:
+    return TypeAdapter(Recipe)
+
+
+def _shipped() -> Iterator[str]:
+    return (entry.name for entry in files(__package__).iterdir() if entry.name.endswith(_SUFFIX))

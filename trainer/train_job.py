@@ -1,0 +1,123 @@
+"""Training outside of a round: by any recipe, on any dataset of the store."""
+
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from trainer.distilling import RECIPE_FILE, alone, train_and_publish
+from trainer.recipes import Recipe
+from world2vlm.adapters import whole
+from world2vlm.base_student import publish_base
+from world2vlm.checkpoints import Registry
+from world2vlm.datasets import Dataset, list_datasets, load_dataset
+from world2vlm.errors import NotFoundError
+from world2vlm.files import canonical_json, write_atomically
+from world2vlm.store import Store
+from world2vlm.telemetry import progress
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a training takes.
+
+    Attributes:
+        parameters: of the student, in all.
+        trainable: of these, that are trained.
+        memory_mb: weights, gradients, the optimiser's state, and with GRPO a second student; activations come on top.
+        steps: of all stages.
+    """
+
+    parameters: int
+    trainable: int
+    memory_mb: float
+    steps: int
+
+
+def pick_dataset(store: Store, digest: str) -> Dataset:
+    """The dataset with a digest, or the store's only one.
+
+    Raises:
+        NotFoundError: there is no such dataset, or not one alone.
+    """
+    known = list_datasets(store)
+    if not digest and len(known) != 1:
+        raise NotFoundError(f"name a dataset, the store has {len(known)}: {', '.join(known)}".rstrip(": "))
+    return load_dataset(store, digest or known[0])
+
+
+def train_student_by(recipe: Recipe, store: Store, registry: Registry, digest: str, parent: int) -> dict[str, Any]:
+    """Train a child of a version and publish it; nothing is evaluated, and nothing promoted.
+
+    Run twice it gives the same version; killed, it goes on from its last snapshot.
+
+    Args:
+        recipe: for the built-in student.
+        store: where the dataset and its bundles are.
+        registry: where the parent is.
+        digest: of the dataset; empty: the only one.
+        parent: the version; 0: the one that serves, or else the base student.
+
+    Returns:
+        See `trainer.distilling.distil`.
+    """
+    dataset = pick_dataset(store, digest)
+    version = parent or registry.serving() or publish_base(registry).version
+    key = f"train/{recipe.digest}/{dataset.digest}/{version}"
+    work = Path("runs/train") / f"{recipe.name}-{recipe.digest[:12]}-{dataset.digest[:12]}-from-{version}"
+    with alone(work), progress(f"{recipe.name} from version {version}", recipe.steps) as advance:
+        shown = 0
+
+        def on_progress(step: int, _steps: int, _figures: dict[str, float]) -> None:
+            nonlocal shown
+            advance(step - shown)
+            shown = step
+
+        return train_and_publish(
+            recipe,
+            registry,
+            dataset,
+            parent=version,
+            bundles=store.local("bundles"),
+            work=work,
+            key=key,
+            on_progress=on_progress,
+        )
+
+
+def finetune_by(recipe: Recipe, store: Store, digest: str, out: Path) -> None:
+    """Fine-tune a vision-language model of transformers into a folder.
+
+    Raises:
+        InvalidInputError: see `trainer.finetune.training.train`.
+    """
+    from trainer.finetune.training import train
+
+    assert recipe.finetune is not None
+    dataset = pick_dataset(store, digest)
+    records = [each for each in dataset.splits["train"] if not recipe.tasks or each.task_type in recipe.tasks]
+    train(recipe.finetune, records, store.local("bundles"), out)
+    write_atomically(out / RECIPE_FILE, canonical_json({**recipe.to_json(), "digest": recipe.digest}).encode())
+
+
+def estimate(recipe: Recipe, store: Store, registry: Registry, digest: str, parent: int) -> dict[str, Any]:
+    """What a training takes, as a JSON object; see `Estimate`, and for [finetune] `trainer.finetune.estimate`."""
+    if recipe.finetune is None:
+        return asdict(_estimate_student(recipe, registry, parent))
+    from trainer.finetune.estimate import estimate as estimate_finetune
+
+    records = pick_dataset(store, digest).splits["train"]
+    return asdict(estimate_finetune(recipe.finetune, len(records)))
+
+
+def _estimate_student(recipe: Recipe, registry: Registry, parent: int) -> Estimate:
+    from world2vlm.vlm.onnx_weights import weight_shapes
+
+    version = parent or registry.serving() or publish_base(registry).version
+    with whole(registry, version) as folder:
+        size = sum(map(prod, weight_shapes(folder).values()))
+    # Muon keeps one number for each weight of a matrix, AdamW two for each of the others: at most three with gradients.
+    copies = 1 + 3 + (recipe.grpo is not None)
+    return Estimate(size, size, copies * size * _FLOAT_BYTES / 1e6, recipe.steps)
