@@ -21,6 +21,7 @@ from trainer.runner import RoundRunner
 from trainer.services import StudentControl, TeacherService
 from trainer.steps import RoundSteps
 from trainer.tasks import NIGHTLY, register_tasks, send_advance, send_piece
+from trainer.tracking import Tracking
 from world2vlm.broker import open_broker
 from world2vlm.rounds import RoundState
 from world2vlm.settings import TrainerSettings
@@ -54,7 +55,8 @@ def build_trainer(settings: TrainerSettings, broker_url: str, name: str = "worke
         StudentControl(settings),
         threads=settings.threads or os.cpu_count() or 1,
         patience_s=PATIENCE_SECONDS,
-        work=_work_folder(store),
+        work=_local_folder(store, ".work"),
+        tracking=tracking_of(settings, store),
     )
     runner = RoundRunner(store, steps, coordinator, node)
 
@@ -135,7 +137,12 @@ def _keep_logging(**_arguments: object) -> None:
     """Leave logging as it is."""
 
 
-def _work_folder(store: Store) -> Path:
+def tracking_of(settings: TrainerSettings, store: Store) -> Tracking:
+    """Where the curves of trainings go."""
+    return Tracking(settings.trackers, settings.tracking or _local_folder(store, "tracking"))
+
+
+def _local_folder(store: Store, name: str) -> Path:
     if store.is_local:
-        return Path(store.root) / ".work"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "world2vlm" / "work"
+        return Path(store.root) / name
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "world2vlm" / name.lstrip(".")

@@ -25,6 +25,7 @@ def train(
 ) -> None:
     """Train by a recipe and publish the checkpoint; `evaluate` and `checkpoints promote` are what comes next."""
     from trainer import train_job
+    from trainer.app import tracking_of
     from world2vlm.checkpoints import Registry
     from world2vlm.settings import TrainerSettings
     from world2vlm.store import Store
@@ -42,7 +43,8 @@ def train(
     elif chosen.finetune is None:
         if out is not None:
             raise InvalidInputError("--out is for [finetune] recipes: this one publishes into the store")
-        typer.echo(json.dumps(train_job.train_student_by(chosen, store, registry, dataset, parent), indent=2))
+        tracking = tracking_of(settings, store)
+        typer.echo(json.dumps(train_job.train_student_by(chosen, store, registry, dataset, parent, tracking), indent=2))
     elif out is None:
         raise InvalidInputError(f"recipe {chosen.name} trains {chosen.finetune.model}: name a folder with --out")
     else:

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainer.card import write_model_card
 from trainer.patience import patiently
 from trainer.recipes import Recipe, load_recipe
+from trainer.tracking import Tracking
 from world2vlm.adapters import whole
 from world2vlm.checkpoints import Registry
 from world2vlm.datasets import Dataset
@@ -32,6 +34,7 @@ def distil(
     work: Path,
     threads: int,
     patience_s: float,
+    tracking: Tracking,
     on_progress: Progress,
 ) -> dict[str, Any]:
     """Train and publish; a killed training continues from its last snapshot in `work`, which must be held `alone`.
@@ -55,6 +58,8 @@ def distil(
         bundles=bundles,
         work=stages,
         key=f"round/{plan.id}",
+        run=plan.id,
+        tracking=tracking,
         on_progress=on_progress,
     )
 
@@ -68,9 +73,13 @@ def train_and_publish(
     bundles: Path,
     work: Path,
     key: str,
+    run: str,
+    tracking: Tracking,
     on_progress: Progress,
 ) -> dict[str, Any]:
     """Train a version's child by a recipe, calibrate it and publish it under `key`; returns what `distil` does.
+
+    `run` is what its curves are called.
 
     Raises:
         InvalidInputError: the recipe trains another kind of student, or there is nothing to train on.
@@ -81,10 +90,16 @@ def train_and_publish(
     from trainer.stages import train_student
 
     started = time.monotonic()
-    with whole(registry, parent) as folder:
-        out, metrics = train_student(recipe, folder, dataset.splits["train"], bundles, work, on_progress)
+    with whole(registry, parent) as folder, tracking.run(run, recipe.to_json()) as log:
+
+        def tell(step: int, steps: int, figures: dict[str, float]) -> None:
+            on_progress(step, steps, figures)
+            log(step, figures)
+
+        out, metrics = train_student(recipe, folder, dataset.splits["train"], bundles, work, tell)
     metrics |= _calibrate(out, dataset, bundles)
     write_atomically(out / RECIPE_FILE, canonical_json({**recipe.to_json(), "digest": recipe.digest}).encode())
+    write_model_card(out, recipe, parent, dataset, metrics)
     manifest = registry.publish(
         out,
         parent=parent,

@@ -13,6 +13,7 @@ from trainer.labelling import balance, select_test
 from trainer.pieces import Piece
 from trainer.progress import ProgressFile
 from trainer.promotion import Swapper, promote
+from trainer.tracking import Tracking
 from world2vlm.adapters import whole
 from world2vlm.checkpoints import Registry
 from world2vlm.datasets import Dataset, load_dataset, publish_dataset
@@ -35,10 +36,19 @@ class RoundSteps:
         threads: torch threads for training and evaluating.
         patience_s: how long to wait for a service that is away before giving a piece back.
         work: local folder for checkpoints in the making.
+        tracking: where the curves of trainings go.
     """
 
     def __init__(
-        self, store: Store, teacher: Teacher, swapper: Swapper, *, threads: int, patience_s: float, work: Path
+        self,
+        store: Store,
+        teacher: Teacher,
+        swapper: Swapper,
+        *,
+        threads: int,
+        patience_s: float,
+        work: Path,
+        tracking: Tracking,
     ) -> None:
         self._store = store
         self._imaginer = Imaginer(teacher, store, patience_s)
@@ -46,6 +56,7 @@ class RoundSteps:
         self._threads = threads
         self._patience_s = patience_s
         self._work = work
+        self._tracking = tracking
         self._steps: Mapping[str, Callable[[Piece, RoundState], None]] = {
             "imagine": self._imagine,
             "dataset": self._dataset,
@@ -105,6 +116,7 @@ class RoundSteps:
                 work=work,
                 threads=self._threads,
                 patience_s=self._patience_s,
+                tracking=self._tracking,
                 on_progress=ProgressFile(self._store, piece),
             )
             state.write_step("training", payload)

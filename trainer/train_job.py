@@ -7,6 +7,7 @@ from typing import Any
 
 from trainer.distilling import RECIPE_FILE, alone, train_and_publish
 from trainer.recipes import Recipe
+from trainer.tracking import Tracking
 from world2vlm.adapters import whole
 from world2vlm.base_student import publish_base
 from world2vlm.checkpoints import Registry
@@ -48,7 +49,9 @@ def pick_dataset(store: Store, digest: str) -> Dataset:
     return load_dataset(store, digest or known[0])
 
 
-def train_student_by(recipe: Recipe, store: Store, registry: Registry, digest: str, parent: int) -> dict[str, Any]:
+def train_student_by(
+    recipe: Recipe, store: Store, registry: Registry, digest: str, parent: int, tracking: Tracking
+) -> dict[str, Any]:
     """Train a child of a version and publish it; nothing is evaluated, and nothing promoted.
 
     Run twice it gives the same version; killed, it goes on from its last snapshot.
@@ -59,6 +62,7 @@ def train_student_by(recipe: Recipe, store: Store, registry: Registry, digest: s
         registry: where the parent is.
         digest: of the dataset; empty: the only one.
         parent: the version; 0: the one that serves, or else the base student.
+        tracking: where its curves go.
 
     Returns:
         See `trainer.distilling.distil`.
@@ -66,7 +70,8 @@ def train_student_by(recipe: Recipe, store: Store, registry: Registry, digest: s
     dataset = pick_dataset(store, digest)
     version = parent or registry.serving() or publish_base(registry).version
     key = f"train/{recipe.digest}/{dataset.digest}/{version}"
-    work = Path("runs/train") / f"{recipe.name}-{recipe.digest[:12]}-{dataset.digest[:12]}-from-{version}"
+    run = f"{recipe.name}-{recipe.digest[:12]}-{dataset.digest[:12]}-from-{version}"
+    work = Path("runs/train") / run
     with alone(work), progress(f"{recipe.name} from version {version}", recipe.steps) as advance:
         shown = 0
 
@@ -83,6 +88,8 @@ def train_student_by(recipe: Recipe, store: Store, registry: Registry, digest: s
             bundles=store.local("bundles"),
             work=work,
             key=key,
+            run=run,
+            tracking=tracking,
             on_progress=on_progress,
         )
 

@@ -23,6 +23,9 @@ FILE = "world2vlm.toml"
 DEVELOPMENT_TOKEN = "development-only"
 
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+
+
 class Settings(BaseSettings):
     """What every process has.
 
@@ -220,13 +223,23 @@ class StudentSettings(ServiceSettings):
 
 
 class TrainerSettings(Settings):
-    """The trainer's worker and its scheduler."""
+    """The trainer's worker and its scheduler.
+
+    Attributes:
+        metrics_port: for Prometheus; 0: any free one, -1: none.
+        device: torch's.
+        max_workers: pieces of work at once.
+        trackers: where a training's curves go; none: nowhere.
+        tracking: folder of TensorBoard's files; default: `tracking` in the store where that is a folder.
+    """
 
     table: ClassVar[str] = "trainer"
 
     metrics_port: int = Field(9103, ge=-1, le=65535)
     device: str = "cpu"
     max_workers: int = Field(2, ge=1)
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    tracking: Path | None = None
 
 
 _PROCESSES: tuple[type[Settings], ...] = (TeacherSettings, StudentSettings, TrainerSettings)

@@ -13,6 +13,7 @@ from trainer.cli import register
 from trainer.pieces import Piece
 from trainer.services import StudentControl, TeacherService
 from trainer.steps import RoundSteps
+from trainer.tracking import Tracking
 from trainer.submitting import submit
 from world2vlm.broker import EmbeddedBroker, broker_folder, running_url
 from world2vlm.datasets import load_dataset
@@ -94,7 +95,13 @@ def test_every_step_done_twice_writes_the_same_files(undisturbed: Path, teacher_
     state, store = create_job(tmp_path), Store(tmp_path / "store")
     settings = TrainerSettings.load(store=str(tmp_path / "store"), teacher_url=teacher_url)
     steps = RoundSteps(
-        store, TeacherService(settings), StudentControl(settings), threads=1, patience_s=10, work=tmp_path / "work"
+        store,
+        TeacherService(settings),
+        StudentControl(settings),
+        threads=1,
+        patience_s=10,
+        work=tmp_path / "work",
+        tracking=Tracking(),
     )
     for piece in [*(Piece("job", "imagine", index) for index in range(7)), Piece("job", "dataset")]:
         steps.do(piece)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.vlm_kit import TINY, clips, student, toy_view
+from tests.dataset_kit import toy_records
+from tests.vlm_kit import TINY, clips, student
 from trainer.grpo.choices import choices
 from trainer.grpo.config import GrpoConfig
 from trainer.grpo.guard import Guard, repetition
@@ -21,16 +22,12 @@ from trainer.grpo.prompts import Prompts
 from trainer.grpo.rollouts import Group, Rollouts
 from trainer.grpo.training import draw_groups, train
 from trainer.optim_config import OptimConfig
-from world2vlm.actions import parse_actions
-from world2vlm.bundles import Bundle, Frame, write_bundle
 from world2vlm.errors import DivergedError, GateRejectedError, InvalidInputError
-from world2vlm.images import encode_png
 from world2vlm.records import TaskRecord
-from world2vlm.tasks import TASKS, AnswerKind, Question
+from world2vlm.tasks import TASKS, AnswerKind
 from world2vlm.vlm import StudentModel
 from world2vlm.vlm.grammar import max_answer_tokens
 
-SIZE = 48
 FAST = GrpoConfig(
     steps=4, prompts=4, group=4, replay=1, redraws=1, snapshot_every=2, threads=1,
     optim=OptimConfig(muon_lr=0.005, adam_lr=1e-3, warmup=1, cooldown=0.5),
@@ -44,27 +41,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(bundles: Path) -> list[TaskRecord]:
-    rng = np.random.default_rng(0)
-    found = []
-    for index in range(3):
-        (first, _, seen), (second, _, then) = toy_view(rng, SIZE), toy_view(rng, SIZE)
-        actions = tuple(parse_actions(f"turn left {30 + 10 * index} degrees"))
-        frames = (
-            Frame(encode_png(first), np.eye(4), np.eye(3), (SIZE, SIZE), objects=tuple(seen)),
-            Frame(encode_png(second), np.eye(4), np.eye(3), (SIZE, SIZE), actions, objects=tuple(then)),
-        )
-        bundle = Bundle(f"room_{index}", "000", frames)
-        write_bundle(bundles, bundle)
-        images = [f"{bundle.relative_path.as_posix()}/frames/{number:03d}.png" for number in range(2)]
-        meta = {"scene": bundle.scene, "actions": str(actions[0])}
-        box = Question("D1", actions, seen[0].category, seen[0].box)
-        gone = Question("D2", actions, seen[0].category, seen[0].box)
-        found += [
-            TaskRecord.create("A2", Question("A2").text, str(actions[0]), images, meta),
-            TaskRecord.create("D1", box.text, str(then[0].box), images, meta),
-            TaskRecord.create("D2", gone.text, "yes" if index % 2 else "no", images[:1], meta),
-        ]
-    return found
+    return toy_records(bundles)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +207,8 @@ def test_it_learns_what_is_rewarded(base: Path, records: list[TaskRecord], bundl
 def test_a_killed_run_continues_to_the_same_weights(
     base: Path, records: list[TaskRecord], bundles: Path, tmp_path: Path
 ) -> None:
-    config, figures = replace(FAST, updates=2), {}
+    config = replace(FAST, updates=2)
+    figures: dict[int, list[dict[str, float]]] = {}
 
     def watch(step: int, _steps: int, means: dict[str, float]) -> None:
         figures.setdefault(step, []).append(means)

@@ -1,0 +1,174 @@
+"""A recipe's stages, and the command that trains by one outside of a round."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from tests.dataset_kit import toy_dataset, toy_records
+from tests.vlm_kit import student
+from trainer import cli
+from trainer.distilling import train_and_publish
+from trainer.grpo.config import GrpoConfig
+from trainer.recipes import Recipe, load_recipe
+from trainer.sft_config import SftConfig
+from trainer.stages import train_student
+from trainer.tracking import Tracking
+from world2vlm.checkpoints import Registry
+from world2vlm.errors import InvalidInputError, NotFoundError
+from world2vlm.records import TaskRecord
+from world2vlm.store import Store
+
+BOTH = Recipe(
+    "both",
+    "",
+    sft=SftConfig(steps=3, clips=2, questions=2, replay=0.0, snapshot_every=1, threads=1),
+    grpo=GrpoConfig(steps=2, prompts=2, group=2, replay=1, snapshot_every=1, threads=1),
+)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bundles")
+
+
+@pytest.fixture(scope="module")
+def records(bundles: Path) -> list[TaskRecord]:
+    return toy_records(bundles)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    student().save(folder)
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(first: Path, second: Path) -> bool:
+    one, two = weights(first), weights(second)
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_stages_follow_each_other_and_tell_one_progress(
+    base: Path, records: list[TaskRecord], bundles: Path, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+    out, metrics = train_student(
+        BOTH, base, records, bundles, tmp_path, lambda step, steps, _: told.append((step, steps))
+    )
+    assert told == [(step, 5) for step in range(1, 6)]
+    assert {"sft_loss", "grpo_reward", "grpo_kl"} <= set(metrics)
+    assert not same(base, tmp_path / "sft") and not same(tmp_path / "sft", out)
+
+
+def test_a_stage_that_ended_is_not_run_again(
+    base: Path, records: list[TaskRecord], bundles: Path, tmp_path: Path
+) -> None:
+    whole, metrics = train_student(BOTH, base, records, bundles, tmp_path / "whole")
+
+    def die(step: int, _steps: int, _figures: dict[str, float]) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_student(BOTH, base, records, bundles, tmp_path / "killed", die)
+    told: list[int] = []
+    out, again = train_student(
+        BOTH, base, records, bundles, tmp_path / "killed", lambda step, _steps, _figures: told.append(step)
+    )
+    # The step at which it was killed had no snapshot yet.
+    assert told == [4, 5]
+    assert again == metrics and same(out, whole)
+
+
+def test_a_recipe_may_use_some_tasks_alone(
+    base: Path, records: list[TaskRecord], bundles: Path, tmp_path: Path
+) -> None:
+    inverse = replace(BOTH, tasks=("A1", "A2", "A3", "D3"), grpo=None)
+    alone, _ = train_student(inverse, base, records, bundles, tmp_path / "alone")
+    filtered = [record for record in records if record.task_type == "A2"]
+    same_records, _ = train_student(replace(BOTH, grpo=None), base, filtered, bundles, tmp_path / "filtered")
+    assert same(alone, same_records)
+
+
+def test_a_recipe_for_another_model_trains_no_built_in_student(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with pytest.raises(InvalidInputError, match=r"trains Qwen/Qwen2\.5-VL-7B-Instruct, not the built-in student"):
+        train_and_publish(
+            load_recipe("qwen2.5-vl-7b-world2vlm"),
+            Registry(store, "student"),
+            toy_dataset(store),
+            parent=1,
+            bundles=store.local("bundles"),
+            work=tmp_path / "work",
+            key="key",
+            run="run",
+            tracking=Tracking(),
+            on_progress=lambda step, steps, figures: None,
+        )
+
+
+class Commands:
+    """The trainer's commands on a store of their own."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("WORLD2VLM_STORE", str(folder / "store"))
+        monkeypatch.setenv("WORLD2VLM_THREADS", "1")
+        self.store = Store(folder / "store")
+        self.registry = Registry(self.store, "student")
+        self._app = typer.Typer()
+        cli.register(self._app, typer.Typer())
+
+    def train(self, *arguments: str) -> dict[str, object]:
+        result = CliRunner().invoke(self._app, ["train", *arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return dict(json.loads(result.stdout))
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    return Commands(tmp_path, monkeypatch)
+
+
+def test_a_dry_run_tells_what_it_would_take_and_trains_nothing(commands: Commands) -> None:
+    told = commands.train("--recipe", "tiny-grpo", "--steps", "10", "--dry-run")
+    recipe, estimate = told["recipe"], told["estimate"]
+    assert isinstance(recipe, dict) and isinstance(estimate, dict)
+    assert recipe["digest"] == load_recipe("tiny-grpo").adjusted(steps=10, threads=1).digest
+    assert estimate["steps"] == 10 + GrpoConfig.steps
+    assert estimate["parameters"] == sum(map(torch.Tensor.numel, weights(commands.registry.fetch(1)).values()))
+    assert estimate["memory_mb"] == pytest.approx(5 * 4 * estimate["parameters"] / 1e6)
+    assert [manifest.version for manifest in commands.registry.list()] == [1]
+
+
+def test_it_publishes_a_child_once_and_curves_and_the_recipe_with_it(commands: Commands) -> None:
+    dataset = toy_dataset(commands.store)
+    trained = commands.train("--recipe", "smoke", "--steps", "2")
+    assert (trained["version"], trained["parent"], trained["recipe"]) == (2, 1, "smoke")
+    manifest = commands.registry.get(2)
+    assert manifest.dataset_digest == dataset.digest and manifest.recipe == "smoke"
+    assert {"recipe.json", "README.md", "calibration.json"} <= set(manifest.files)
+    assert commands.registry.serving() is None
+    assert commands.train("--recipe", "smoke", "--steps", "2")["version"] == 2
+    other = commands.train("--recipe", "smoke", "--steps", "2", "--seed", "5", "--parent", "2")
+    assert (other["version"], other["parent"]) == (3, 2)
+    assert (commands.store.local("tracking")).is_dir()
+
+
+def test_what_cannot_be_trained_is_said(commands: Commands, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="the store has 0"):
+        commands.train("--recipe", "smoke")
+    with pytest.raises(InvalidInputError, match="name a folder with --out"):
+        commands.train("--recipe", "qwen2.5-vl-3b")
+    with pytest.raises(InvalidInputError, match="--out is for"):
+        commands.train("--recipe", "smoke", "--out", str(tmp_path / "out"))
