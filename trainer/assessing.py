@@ -1,7 +1,7 @@
 """Hold a new checkpoint against its parent on the held-out questions, and decide whether it may serve."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from PIL import Image
 
 from trainer.calibration import measure_calibration
 from trainer.evaluation import NEAREST, Scored, baseline_scores, evaluate, gate, summarise
-from trainer.perception import where
+from trainer.perception import QuestionAnswer, what, where
 from trainer.prompts import read_prompt
 from world2vlm.boxes import iou, parse_box
 from world2vlm.bundles import ObjectView, read_bundle
@@ -21,7 +21,8 @@ from world2vlm.records import TaskRecord
 from world2vlm.vlm import Prompt, StudentModel
 
 Progress = Callable[[int, int], None]
-GROUNDING_QUESTIONS = 200
+Ask = Callable[[Sequence[ObjectView], str, random.Random], QuestionAnswer | None]
+PROBE_QUESTIONS = 200
 SAMPLES_PER_TASK = 3
 _BATCH = 32
 _GREY = Image.new("RGB", (128, 128), (110, 110, 110))
@@ -40,24 +41,24 @@ def compare_checkpoints(
     """Ask both checkpoints all held-out questions.
 
     Returns:
-        `before`, `after` (summaries by task), `baselines`, `references` (see `_references`), `grounding` (before and
-        after), `calibration` of the new checkpoint (`trainer.calibration`), `decision` (promote, reasons, difference)
-        and `samples` (questions with both answers).
+        `before`, `after` (summaries by task), `baselines`, `references` (see `_references`), `probes` (before and
+        after, see `probe_scores`), `calibration` of the new checkpoint (`trainer.calibration`), `decision` (promote,
+        reasons, difference) and `samples` (questions with both answers).
     """
     torch.set_num_threads(threads)
     train, test = dataset.splits["train"], dataset.splits["test"]
     baselines = baseline_scores(train, test, seed)
     total = 2 * len(test)
-    before, grounding_before = _assess(StudentModel.load(parent), test, bundles, lambda done: on_progress(done, total))
+    before, probes_before = _assess(StudentModel.load(parent), test, bundles, lambda done: on_progress(done, total))
     student = StudentModel.load(child)
-    after, grounding_after = _assess(student, test, bundles, lambda done: on_progress(len(test) + done, total))
-    decision = gate(before, after, baselines, grounding_before, grounding_after, seed=seed)
+    after, probes_after = _assess(student, test, bundles, lambda done: on_progress(len(test) + done, total))
+    decision = gate(before, after, baselines, probes_before, probes_after, seed=seed)
     return {
         "before": summarise(before, baselines, seed),
         "after": summarise(after, baselines, seed),
         "baselines": baselines,
         "references": _references(student, train, test, seed),
-        "grounding": {"before": grounding_before, "after": grounding_after},
+        "probes": {"before": probes_before, "after": probes_after},
         "calibration": measure_calibration(student, test, bundles),
         "decision": asdict(decision),
         "samples": _samples(before, after, random.Random(seed)),
@@ -69,24 +70,38 @@ def score_checkpoint(folder: Path, records: Sequence[TaskRecord], bundles: Path,
     return _ask(StudentModel.load(folder), records, bundles, on_progress)
 
 
-def grounding_score(student: StudentModel, records: Sequence[TaskRecord], bundles: Path) -> float:
-    """Mean IoU of the boxes that a student gives for objects named in single frames of `records`.
+def probe_scores(student: StudentModel, records: Sequence[TaskRecord], bundles: Path) -> dict[str, float]:
+    """What a round must not make a student forget, by probe: mean scores on single frames of `records`.
 
-    The questions are the base student's ("Where is the red chair?"): what a round must not make it forget. They depend
-    on the records alone.
+    `grounding`: the IoU of the box of a named object ("Where is the red chair?"). `naming`: whether it names what is in
+    a box. The questions are the base student's, and depend on the records alone.
     """
+    paths = sorted({path for record in records for path in record.images})
+    return {
+        name: _probe(student, bundles, _probes(paths, bundles, ask), score) for name, (ask, score) in _PROBES.items()
+    }
+
+
+def _probes(paths: Sequence[str], bundles: Path, ask: Ask) -> list[tuple[str, str, str]]:
+    """Frames with a question and its answer each, in a fixed random order."""
     rng = random.Random(0)
     asked = []
-    for path in sorted({path for record in records for path in record.images}):
-        question = where(_objects(bundles, path), "", rng)
+    for path in paths:
+        question = ask(_objects(bundles, path), "", rng)
         if question is not None:
             asked.append((path, *question))
     rng.shuffle(asked)
+    return asked[:PROBE_QUESTIONS]
+
+
+def _probe(
+    student: StudentModel, bundles: Path, asked: Sequence[tuple[str, str, str]], score: Callable[[str, str], float]
+) -> float:
     scores: list[float] = []
-    for start in range(0, min(len(asked), GROUNDING_QUESTIONS), _BATCH):
-        part = asked[start : min(start + _BATCH, GROUNDING_QUESTIONS)]
+    for start in range(0, len(asked), _BATCH):
+        part = asked[start : start + _BATCH]
         replies = student.answer([read_prompt(bundles, (path,), question) for path, question, _ in part])
-        scores += [_overlap(reply.text, truth) for reply, (_, _, truth) in zip(replies, part, strict=True)]
+        scores += [score(reply.text, truth) for reply, (_, _, truth) in zip(replies, part, strict=True)]
     return sum(scores) / len(scores) if scores else 0.0
 
 
@@ -112,9 +127,9 @@ def _references(
 
 def _assess(
     student: StudentModel, records: Sequence[TaskRecord], bundles: Path, on_done: Callable[[int], None]
-) -> tuple[list[Scored], float]:
+) -> tuple[list[Scored], dict[str, float]]:
     scored = _ask(student, records, bundles, lambda done, _total: on_done(done))
-    return scored, grounding_score(student, records, bundles)
+    return scored, probe_scores(student, records, bundles)
 
 
 def _ask(student: StudentModel, records: Sequence[TaskRecord], bundles: Path, on_progress: Progress) -> list[Scored]:
@@ -153,3 +168,9 @@ def _samples(before: Sequence[Scored], after: Sequence[Scored], rng: random.Rand
                 }
             )
     return [sample for task in sorted(by_task) for sample in by_task[task]]
+
+
+_PROBES: Mapping[str, tuple[Ask, Callable[[str, str], float]]] = {
+    "grounding": (where, _overlap),
+    "naming": (what, lambda said, truth: float(said == truth)),
+}

@@ -237,10 +237,11 @@ def test_baselines_are_seeded() -> None:
 
 BETTER = [0.9] * 100
 WORSE = [0.4] * 100
+KNEW = {"grounding": 0.5, "naming": 0.8}
 
 
 def test_the_gate_promotes_what_is_better_and_has_forgotten_little() -> None:
-    decision = gate(rows("A1", WORSE), rows("A1", BETTER), {}, 0.5, 0.41)
+    decision = gate(rows("A1", WORSE), rows("A1", BETTER), {}, KNEW, {"grounding": 0.41, "naming": 0.53})
     assert decision.promote
     assert decision.reasons == []
     assert decision.difference.macro.value == pytest.approx(0.5)
@@ -249,7 +250,7 @@ def test_the_gate_promotes_what_is_better_and_has_forgotten_little() -> None:
 def test_the_gate_refuses_a_gain_that_may_be_chance() -> None:
     before = [0.0] * 50 + [1.0] * 50
     after = [1.0] * 12 + [0.0] * 46 + [1.0] * 42  # 12 answers better, 8 worse
-    decision = gate(rows("A1", before), rows("A1", after), {}, 0.5, 0.5)
+    decision = gate(rows("A1", before), rows("A1", after), {}, KNEW, KNEW)
     assert not decision.promote
     assert len(decision.reasons) == 1
     assert f"{decision.difference.macro.value:+.3f}" in decision.reasons[0]
@@ -258,17 +259,22 @@ def test_the_gate_refuses_a_gain_that_may_be_chance() -> None:
 def test_the_gate_names_the_task_that_fell() -> None:
     before = rows("A1", WORSE) + rows("D2", [0.8] * 100)
     after = rows("A1", BETTER) + rows("D2", [0.7] * 100)
-    decision = gate(before, after, {}, 0.5, 0.5)
+    decision = gate(before, after, {}, KNEW, KNEW)
     assert not decision.promote
     assert decision.reasons == ["D2 fell by 0.100, more than 0.050"]
-    assert gate(before, after, {}, 0.5, 0.5, max_task_loss=0.11).promote
+    assert gate(before, after, {}, KNEW, KNEW, max_task_loss=0.11).promote
 
 
-@pytest.mark.parametrize("grounding", [0.39, float("nan")])
-def test_the_gate_refuses_a_student_that_lost_its_grounding(grounding: float) -> None:
-    decision = gate(rows("A1", WORSE), rows("A1", BETTER), {}, 0.5, grounding)
+@pytest.mark.parametrize("value", [0.39, float("nan")])
+def test_the_gate_refuses_a_student_that_lost_its_grounding(value: float) -> None:
+    decision = gate(rows("A1", WORSE), rows("A1", BETTER), {}, KNEW, {**KNEW, "grounding": value})
     assert not decision.promote
-    assert decision.reasons == [f"grounding is {grounding:.3f}, under 0.400 (80% of before)"]
+    assert decision.reasons == [f"grounding is {value:.3f}, under 0.400 (80% of before)"]
+
+
+def test_the_gate_refuses_a_student_that_forgot_what_things_are_called() -> None:
+    decision = gate(rows("A1", WORSE), rows("A1", BETTER), {}, KNEW, {**KNEW, "naming": 0.5})
+    assert decision.reasons == ["naming is 0.500, under 0.520 (65% of before)"]
 
 
 def test_table_shows_scores_with_intervals_and_the_best_baseline() -> None:

@@ -47,7 +47,10 @@ def write_round(store: Store, reasons: tuple[str, ...] = (), steps: tuple[str, .
         "after": {task: summary(0.8, 0.7, 0.9, 0.6) for task in tasks},
         "baselines": {task: {"chance": 0.1, "text": 0.3} for task in TASKS},
         "references": {task: {"blind": 0.2, **({"nearest": 0.6} if task[0] == "D" else {})} for task in TASKS},
-        "grounding": {"before": 0.5, "after": 0.45},
+        "probes": {
+            "before": {"grounding": 0.5, "naming": 0.75},
+            "after": {"grounding": 0.45, "naming": 0.625},
+        },
         "calibration": {
             "binary": {
                 "n": 20,

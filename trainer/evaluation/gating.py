@@ -7,7 +7,8 @@ from trainer.evaluation.scored import Scored
 from trainer.evaluation.statistics import Difference, paired_bootstrap
 
 MAX_TASK_LOSS = 0.05
-MIN_GROUNDING_SHARE = 0.8
+MIN_PROBE_SHARES: Mapping[str, float] = {"grounding": 0.8, "naming": 0.65}
+"""What must be kept of each thing the base student could do; naming suffers most (docs/adr/0004)."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,17 @@ def gate(
     before: Sequence[Scored],
     after: Sequence[Scored],
     baselines: Mapping[str, Mapping[str, float]],
-    grounding_before: float,
-    grounding_after: float,
+    probes_before: Mapping[str, float],
+    probes_after: Mapping[str, float],
     *,
     max_task_loss: float = MAX_TASK_LOSS,
-    min_grounding_share: float = MIN_GROUNDING_SHARE,
+    min_probe_shares: Mapping[str, float] = MIN_PROBE_SHARES,
     seed: int = 0,
 ) -> Decision:
     """Decide whether the student that gave `after` may replace the one that gave `before`.
 
     It may where its macro skill is higher with 95% confidence, no task's score falls by more than `max_task_loss`, and
-    its grounding score keeps at least `min_grounding_share` of what it was.
+    of each probe of what it could do before it keeps at least its share.
 
     Raises:
         InvalidInputError: the two were not asked the same questions, or none.
@@ -51,10 +52,11 @@ def gate(
         for task, change in difference.tasks.items()
         if not change.value >= -max_task_loss
     ]
-    floor = min_grounding_share * grounding_before
-    # Negated, here and above: NaN must fail.
-    if not grounding_after >= floor:
-        reasons.append(f"grounding is {grounding_after:.3f}, under {floor:.3f} ({min_grounding_share:.0%} of before)")
+    for name, share in min_probe_shares.items():
+        floor = share * probes_before[name]
+        # Negated, here and above: NaN must fail.
+        if not probes_after[name] >= floor:
+            reasons.append(f"{name} is {probes_after[name]:.3f}, under {floor:.3f} ({share:.0%} of before)")
     return Decision(not reasons, reasons, difference)
 
 

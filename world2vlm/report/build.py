@@ -55,7 +55,7 @@ def build_report(
         "macro": {"before": before.pop(MACRO), "after": after.pop(MACRO)},
         "before": before,
         "after": after,
-        "grounding": evaluation["grounding"],
+        "probes": evaluation["probes"],
         "calibration": evaluation["calibration"],
         "decision": evaluation["decision"],
         "swap": _swap(promotion, asked, window),
