@@ -42,8 +42,8 @@ At the end of training (running means, no scores: those are in the round's evalu
 
 def write_model_card(folder: Path, recipe: Recipe, parent: int, dataset: Dataset, metrics: Mapping[str, float]) -> None:
     """Write the card of the checkpoint in `folder`, before it is published."""
-    train = dataset.splits["train"]
-    tasks = sorted({record.task_type for record in train if not recipe.tasks or record.task_type in recipe.tasks})
+    train = recipe.select(dataset.splits["train"])
+    tasks = sorted({record.task_type for record in train})
     text = _TEXT.format(
         name=recipe.name,
         description=recipe.description,

@@ -56,7 +56,7 @@ def train_student(
         InvalidInputError: nothing to train on.
         DivergedError, GateRejectedError: a stage was stopped.
     """
-    used = [record for record in records if not recipe.tasks or record.task_type in recipe.tasks]
+    used = recipe.select(records)
     metrics: dict[str, float] = {}
     folder, before = parent, 0
     for stage in _stages(recipe):

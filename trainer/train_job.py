@@ -104,8 +104,7 @@ def finetune_by(recipe: Recipe, store: Store, digest: str, out: Path) -> None:
 
     assert recipe.finetune is not None
     dataset = pick_dataset(store, digest)
-    records = [each for each in dataset.splits["train"] if not recipe.tasks or each.task_type in recipe.tasks]
-    train(recipe.finetune, records, store.local("bundles"), out)
+    train(recipe.finetune, recipe.select(dataset.splits["train"]), store.local("bundles"), out)
     write_atomically(out / RECIPE_FILE, canonical_json({**recipe.to_json(), "digest": recipe.digest}).encode())
 
 
@@ -115,7 +114,7 @@ def estimate(recipe: Recipe, store: Store, registry: Registry, digest: str, pare
         return asdict(_estimate_student(recipe, registry, parent))
     from trainer.finetune.estimate import estimate as estimate_finetune
 
-    records = pick_dataset(store, digest).splits["train"]
+    records = recipe.select(pick_dataset(store, digest).splits["train"])
     return asdict(estimate_finetune(recipe.finetune, len(records)))
 
 

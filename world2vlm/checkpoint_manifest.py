@@ -9,9 +9,9 @@ from world2vlm.errors import DataCorruptedError, InvalidInputError
 from world2vlm.files import canonical_json
 
 Kind = Literal["full", "lora"]
-# PEFT's names of an adapter's two files, and what may lie beside them: PEFT's card, and a calibration.
+# PEFT's names of an adapter's two files, and what may lie beside them: a card, a calibration, the recipe.
 ADAPTER_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors"})
-_BESIDE_ADAPTERS = {"README.md", "calibration.json"}
+_BESIDE_ADAPTERS = {"README.md", "calibration.json", "recipe.json"}
 _NO_PARENT = ("parent_digest", "")
 
 

@@ -28,7 +28,7 @@ BOTH = Recipe(
     "both",
     "",
     sft=SftConfig(steps=3, clips=2, questions=2, replay=0.0, snapshot_every=1, threads=1),
-    grpo=GrpoConfig(steps=2, prompts=2, group=2, replay=1, snapshot_every=1, threads=1),
+    grpo=GrpoConfig(steps=2, prompts=2, group=2, anchor=1, snapshot_every=1, threads=1),
 )
 
 

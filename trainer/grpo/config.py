@@ -20,6 +20,7 @@ class GrpoConfig:
         group: answers to each question.
         pool: questions to draw from in all, equally many of each task; 0: all.
         reward: our strict score (`world2vlm.scoring`) or World2VLM's published reward (`world2vlm.rewards`).
+        freeze_vision: leave the vision tower as it is, as World2VLM does.
         standardise: divide advantages by their group's standard deviation (`trainer.grpo.objective.advantages`).
         updates: optimiser steps on each batch; from the second on the clips matter.
         clip_low, clip_high: how far a choice's probability ratio may fall and rise before it stops counting. Equal in
@@ -27,8 +28,9 @@ class GrpoConfig:
         kl_weight: of the KL divergence from the student as it began.
         redraws: how often a question all of whose answers are equally good is replaced by another one of its task
             (DAPO's dynamic sampling); 0: never.
-        replay: clips a step with perception questions, learned as in SFT, so that they are not forgotten.
-        replay_weight: of their loss.
+        anchor: clips a step that are learned from as in SFT, tasks and replayed perception alike, so that the policy
+            gradient costs nothing that was known (InstructGPT's pretraining mix, arXiv 2203.02155); 0: none.
+        anchor_weight: of their loss.
         max_kl: nats an answer; the run stops where the mean over `window` steps is above.
         max_length: times the true answers' tokens, the same way.
         max_repetition: share of an answer's pairs of tokens that the answer held before, the same way.
@@ -44,14 +46,15 @@ class GrpoConfig:
     group: int = 8
     pool: int = 0
     reward: Reward = "strict"
+    freeze_vision: bool = True
     standardise: bool = True
     updates: int = 1
     clip_low: float = 0.2
     clip_high: float = 0.2
     kl_weight: float = 0.01
     redraws: int = 1
-    replay: int = 4
-    replay_weight: float = 0.5
+    anchor: int = 8
+    anchor_weight: float = 0.5
     max_kl: float = 2.0
     max_length: float = 1.5
     max_repetition: float = 0.3

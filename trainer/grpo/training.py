@@ -1,4 +1,4 @@
-"""The GRPO run: draw groups, learn from them, replay what was known, watch that the reward isn't gamed.
+"""The GRPO run: draw groups, learn from them, hold on to what was known, watch that the reward isn't gamed.
 
 Deterministic in its config, its data and the student that it begins with, and resumable as SFT is (`trainer.sft`).
 """
@@ -59,15 +59,15 @@ def train(
     torch.set_num_threads(config.threads)
     student = StudentModel.load(base)
     prompts = Prompts(config, records)
-    source = ClipSource(_replay(config), prompts.pool, bundles_root, student.processor)
+    source = ClipSource(_anchor(config), records, bundles_root, student.processor)
     rollouts = Rollouts(student, source.views, config.group, config.reward)
     learner = Learner(config, student, StudentModel.load(base))
     guard = Guard(config)
     done, means = load_snapshot(out, [student.model], learner.optimizer)
     for step in range(done, config.steps):
         groups = draw_groups(config, prompts, rollouts, step)
-        replay = source.batch(step) if config.replay else None
-        figures = {**_describe(groups), **learner.learn(groups, replay)}
+        anchor = source.batch(step) if config.anchor else None
+        figures = {**_describe(groups), **learner.learn(groups, anchor)}
         means = {name: _MEMORY * means.get(name, value) + (1 - _MEMORY) * value for name, value in figures.items()}
         on_progress(step + 1, config.steps, means)
         guard.check(step + 1, figures)
@@ -106,11 +106,12 @@ class Learner:
 
     def __init__(self, config: GrpoConfig, student: StudentModel, reference: StudentModel) -> None:
         self._config = config
+        student.model.model.visual.requires_grad_(not config.freeze_vision)
         self._policy, self._reference = Policy(student), Policy(reference)
         self._packed = PackedStudent(student, exact=SftConfig.exact)
         self.optimizer = StudentOptimizer([student.model], config.optim, config.steps * config.updates)
 
-    def learn(self, groups: Sequence[Group], replay: ClipBatch | None) -> dict[str, float]:
+    def learn(self, groups: Sequence[Group], anchor: ClipBatch | None) -> dict[str, float]:
         """Take a step's updates. Returns `loss` and `kl` of the last one."""
         telling = [group for group in groups if group.is_telling]
         lesson = self._lesson(telling) if telling else None
@@ -120,9 +121,9 @@ class Learner:
             if lesson is not None:
                 loss, figures["kl"] = self._policy_loss(lesson)
                 losses.append(loss)
-            if replay is not None:
-                replayed = self._packed.loss(self._packed.pack(replay.questions), self._packed.see(replay.frames))
-                losses.append(self._config.replay_weight * replayed)
+            if anchor is not None:
+                held = self._packed.loss(self._packed.pack(anchor.questions), self._packed.see(anchor.frames))
+                losses.append(self._config.anchor_weight * held)
             if losses:
                 loss = torch.stack(losses).sum()
                 self.optimizer.step(loss)
@@ -149,9 +150,9 @@ class Learner:
         return loss, drifts.sum().item() / batch.answers
 
 
-def _replay(config: GrpoConfig) -> SftConfig:
-    """What draws the clips to replay."""
-    return SftConfig(clips=config.replay, replay=1.0, replay_weight=1.0, seed=config.seed)
+def _anchor(config: GrpoConfig) -> SftConfig:
+    """What draws the clips that are learned from as in SFT."""
+    return SftConfig(clips=config.anchor, seed=config.seed)
 
 
 def _describe(groups: Sequence[Group]) -> Mapping[str, float]:

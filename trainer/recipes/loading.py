@@ -2,7 +2,7 @@
 
 import hashlib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -16,6 +16,7 @@ from trainer.grpo.config import GrpoConfig
 from trainer.sft_config import SftConfig
 from world2vlm.errors import InvalidInputError
 from world2vlm.files import canonical_json
+from world2vlm.records import TaskRecord
 from world2vlm.tasks import TASKS
 
 _SUFFIX = ".toml"
@@ -49,6 +50,10 @@ class Recipe:
         tiny = self.sft is not None or self.grpo is not None
         if tiny == (self.finetune is not None):
             raise InvalidInputError(f"recipe {self.name}: either [sft] and [grpo], or one of the two, or [finetune]")
+
+    def select(self, records: Iterable[TaskRecord]) -> list[TaskRecord]:
+        """The records of its tasks."""
+        return [record for record in records if not self.tasks or record.task_type in self.tasks]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, the defaults included; stages that there are none of are left out."""

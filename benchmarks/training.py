@@ -1,0 +1,135 @@
+"""Fine-tuning side by side: `trainer.finetune` and TRL's `SFTTrainer`, the same model, examples, order and machine."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from enum import StrEnum
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from benchmarks.serve.findings import Claim, Part, write
+from benchmarks.train.sides import Run, run_ours, run_trl
+from benchmarks.train.task import Task, make_model, make_records
+from trainer.finetune.config import FinetuneConfig
+from world2vlm.report.machine import describe_machine, describe_versions
+
+RESULT = Path(__file__).parent / "results" / "training.json"
+OURS, TRL = "ours", "trl"
+_SAME_CURVE = 1e-3
+_ALSO = ("accelerate", "datasets", "peft", "trl")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class Name(StrEnum):
+    """The parts: LoRA with the vision tower frozen, as World2VLM was trained, and all weights, the tower's too."""
+
+    LORA = "lora"
+    FULL = "full"
+
+
+@app.command()
+def main(
+    only: Annotated[list[Name] | None, typer.Option(help="Run these parts only; may be given several times.")] = None,
+    records: Annotated[int, typer.Option(min=64, help="Examples of a run, each seen once.")] = 640,
+    batch: Annotated[int, typer.Option(min=1, help="Examples of an optimiser step.")] = 8,
+    row: Annotated[int, typer.Option(min=1, help="Examples of one of our rows.")] = 8,
+    rooms: Annotated[int, typer.Option(min=1, help="Rooms that they are about.")] = 12,
+    repetitions: Annotated[int, typer.Option(min=1, help="Runs of each side.")] = 3,
+    width: Annotated[int, typer.Option(min=128, help="Width of the language model.")] = 128,
+    layers: Annotated[int, typer.Option(min=1, help="Layers of each of its towers.")] = 4,
+    threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
+    result: Annotated[Path, typer.Option(help="Where the result is written.")] = RESULT,
+) -> None:
+    """Train both ways, in turn, and compare speed and loss curves."""
+    torch.set_num_threads(threads)
+    options = {
+        "records": records, "batch": batch, "row": row, "rooms": rooms, "repetitions": repetitions, "threads": threads,
+    }  # fmt: skip
+    head = _header()
+    if find_spec("trl") is None:
+        print("TRL is left out: it is not installed (pip install trl)")
+    parts: dict[str, Part] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        size = make_model(root / "model", width, layers)
+        task = Task(root / "images", make_records(root / "images", records, rooms), batch, _config(root / "model"))
+        for name in only or list(Name):
+            parts[name] = _compare(_as_part(task, name), row, repetitions, size)
+            parts[name].show(name)
+            write(result, head, options, parts)
+
+
+def _config(model: Path) -> FinetuneConfig:
+    """Settings that both sides can have; snapshots, warm-up and decay of the rate have no part in it."""
+    return FinetuneConfig(
+        str(model), rank=16, alpha=32, learning_rate=1e-3, schedule="constant", warmup=0.0, dtype="float32",
+        gradient_checkpointing=False, accumulation=1, snapshot_every=1_000_000,
+    )  # fmt: skip
+
+
+def _as_part(task: Task, name: Name) -> Task:
+    changes: Mapping[str, Any] = {"method": "full", "freeze_vision": False} if name is Name.FULL else {}
+    return replace(task, config=replace(task.config, **changes))
+
+
+def _compare(task: Task, row: int, repetitions: int, size: int) -> Part:
+    sides: dict[str, Callable[[], Run]] = {OURS: partial(run_ours, task, row)}
+    if find_spec("trl") is not None:
+        sides[TRL] = partial(run_trl, task)
+    runs: dict[str, list[Run]] = {name: [] for name in sides}
+    for _ in range(repetitions):
+        for name, run in sides.items():
+            runs[name].append(run())
+    figures: dict[str, Any] = {"parameters": size, "steps": task.steps}
+    figures |= {name: _describe(found, task) for name, found in runs.items()}
+    if TRL not in runs:
+        return Part(figures)
+    steady, whole = (figures[OURS][key] / figures[TRL][key] for key in ("samples_per_s", "samples_per_s_whole_run"))
+    apart = _apart(runs[OURS][0], runs[TRL][0])
+    figures |= {"ratio": steady, "ratio_whole_run": whole, "loss_curves_apart": apart}
+    return Part(
+        figures,
+        [
+            Claim("samples/s, times TRL's", steady, 2.0, is_least=True),
+            Claim("loss curves, largest difference relative to TRL's", apart, _SAME_CURVE),
+        ],
+    )
+
+
+def _describe(runs: list[Run], task: Task) -> dict[str, Any]:
+    """Medians over runs; steps once caches are warm, and whole runs with all that comes before the first step."""
+    return {
+        "samples_per_s": task.batch / median(run.step_s for run in runs),
+        "samples_per_s_whole_run": task.batch * task.steps / median(run.whole_s for run in runs),
+        "seconds_per_step": [run.step_s for run in runs],
+        "seconds_whole_run": [run.whole_s for run in runs],
+        "loss": runs[0].losses,
+    }
+
+
+def _apart(ours: Run, theirs: Run) -> float:
+    return max(abs(mine - other) / other for mine, other in zip(ours.losses, theirs.losses, strict=True))
+
+
+def _header() -> dict[str, Any]:
+    machine, versions = describe_machine(), describe_versions()
+    for package in _ALSO:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    print(f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}")
+    print(", ".join(f"{name} {number}" for name, number in versions.items()))
+    return {"benchmark": "training", "machine": machine, "versions": versions}
+
+
+if __name__ == "__main__":
+    app()
