@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := world2vlm teacher_service student_service trainer
-SOURCES := $(PACKAGES) tests examples $(wildcard benchmarks)
+SOURCES := $(PACKAGES) tests examples integrations $(wildcard benchmarks)
 # Two OpenMP threads on a busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
@@ -31,7 +31,8 @@ demo: $(STAMP)  ## one whole round on this machine: imagine, label, train, evalu
 	$(BIN)/world2vlm demo
 
 test: $(STAMP)  ## all tests but the containers', with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest tests/unit tests/contract --numprocesses 2 --dist loadfile --cov --cov-report= --cov-fail-under=0
+	$(BIN)/python -m pytest tests/integration tests/e2e --cov --cov-append --cov-report=term
 
 lint: $(STAMP)  ## ruff, mypy, import contracts, protos
 	$(BIN)/ruff check $(SOURCES)

@@ -24,7 +24,7 @@ Watch = Annotated[bool, typer.Option("--watch", help="Stay and show the progress
 def register(app: typer.Typer, serve: typer.Typer) -> None:
     """Add the trainer's commands to the program's."""
     from trainer import base_cli
-    from trainer.cli_checkpoints import checkpoints, evaluate
+    from trainer.cli_checkpoints import checkpoints, evaluate, export_held_out
     from trainer.cli_training import train
 
     serve.command()(worker)
@@ -33,6 +33,7 @@ def register(app: typer.Typer, serve: typer.Typer) -> None:
     base_cli.register(app)
     app.command()(train)
     app.command()(evaluate)
+    app.command()(export_held_out)
     app.add_typer(rounds, name="rounds")
     app.add_typer(jobs, name="jobs")
     app.add_typer(checkpoints, name="checkpoints")

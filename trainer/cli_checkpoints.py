@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from world2vlm.errors import InvalidInputError
+
 if TYPE_CHECKING:
+    from trainer.suites.running import SuiteRun
     from world2vlm.checkpoints import Registry
     from world2vlm.settings import TrainerSettings
 
@@ -52,20 +55,78 @@ def rollback() -> None:
 
 def evaluate(
     checkpoint: Annotated[int, typer.Option(metavar="VERSION", help="The checkpoint to evaluate.")],
-    benchmark: Annotated[str, typer.Option(help="Which questions: held-out.")] = "held-out",
+    benchmark: Annotated[str, typer.Option(help="Which questions: held-out, sat, vsi-bench or mindcube.")] = "held-out",
     dataset: Annotated[str, typer.Option(metavar="DIGEST", help="Whose held-out questions; default: its own.")] = "",
+    data: Annotated[Path | None, typer.Option(help="Where a published benchmark lies: its folder or file.")] = None,
+    circular: Annotated[
+        bool, typer.Option("--circular", help="Show choices in all rotations; all must be right.")
+    ] = False,
+    unshuffled: Annotated[bool, typer.Option("--unshuffled", help="Show choices in the file's own order.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="Ask a random sample of so many questions; 0 = all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the sample, the shuffles and the intervals.")] = 0,
+    against: Annotated[int | None, typer.Option(metavar="VERSION", help="Compare with this one, paired.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
 ) -> None:
-    """Ask a checkpoint held-out questions and print its scores with their intervals and baselines."""
+    """Ask a checkpoint questions and print its scores with their intervals and baselines.
+
+    --data and what follows are for published benchmarks; with --out these also leave tables (.md) and a chart (.svg).
+    """
+    from trainer.evaluating import HELD_OUT, check_benchmark
+
+    check_benchmark(benchmark)
+    if benchmark != HELD_OUT:
+        run = _suite_run(benchmark, data, circular, unshuffled, limit, seed)
+        _evaluate_suite(checkpoint, run, against, out)
+    elif data or circular or unshuffled or limit or against is not None:
+        raise InvalidInputError(f"{HELD_OUT} takes --dataset and --out only")
+    else:
+        _evaluate_held_out(checkpoint, dataset, out)
+
+
+def export_held_out(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The Parquet file to write.")],
+    dataset: Annotated[str, typer.Option(metavar="DIGEST", help="The dataset; default: the only one.")] = "",
+) -> None:
+    """Write held-out questions with their pictures to one file, for lmms-eval and others."""
+    from trainer.evaluating import export_held_out
+    from world2vlm.store import Store
+
+    typer.echo(f"{export_held_out(Store(_settings().store), dataset, out)} questions in {out}")
+
+
+def _evaluate_held_out(version: int, digest: str, out: Path | None) -> None:
     from trainer.evaluating import evaluate_checkpoint
     from trainer.evaluation import markdown
     from world2vlm.store import Store
 
     settings = _settings()
-    rows, figures = evaluate_checkpoint(Store(settings.store), _registry(settings), checkpoint, benchmark, dataset)
+    rows, figures = evaluate_checkpoint(Store(settings.store), _registry(settings), version, digest)
     typer.echo(markdown(rows), nl=False)
     if out is not None:
         out.write_text(json.dumps(figures, indent=2), encoding="utf-8")
+
+
+def _evaluate_suite(version: int, run: "SuiteRun", against: int | None, out: Path | None) -> None:
+    from trainer.evaluation import markdown
+    from trainer.suites import report
+    from trainer.suites.running import evaluate_suite
+
+    tables, result = evaluate_suite(_registry(_settings()), version, run, against)
+    typer.echo("\n".join(map(markdown, tables)), nl=False)
+    if out is not None:
+        report.write(out, result, tables)
+
+
+def _suite_run(name: str, data: Path | None, circular: bool, unshuffled: bool, limit: int, seed: int) -> "SuiteRun":
+    from trainer.suites import SUITES, Order
+    from trainer.suites.running import SuiteRun
+
+    if data is None:
+        raise InvalidInputError(f"name {name}'s folder by --data; to get it: {SUITES[name].download(Path(name))}")
+    if circular and unshuffled:
+        raise InvalidInputError("--circular and --unshuffled exclude each other")
+    order = Order.CIRCULAR if circular else Order.PUBLISHED if unshuffled else Order.SHUFFLED
+    return SuiteRun(SUITES[name], data, order, limit, seed)
 
 
 def _settings() -> "TrainerSettings":

@@ -1,24 +1,38 @@
 """Evaluate one checkpoint on a benchmark, outside of any round."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from trainer.assessing import score_checkpoint
 from trainer.evaluation import baseline_scores, summarise
+from trainer.suites import SUITES
+from trainer.suites.exporting import export_records
 from world2vlm.adapters import whole
 from world2vlm.checkpoints import Registry
-from world2vlm.datasets import Dataset, list_datasets, load_dataset
-from world2vlm.errors import InvalidInputError, NotFoundError
+from world2vlm.datasets import pick_dataset
+from world2vlm.errors import InvalidInputError
 from world2vlm.store import Store
 from world2vlm.telemetry import progress
 
 Row = tuple[str, ...]
-BENCHMARKS = ("held-out",)
+HELD_OUT = "held-out"
+BENCHMARKS = (HELD_OUT, *SUITES)
 _HEADER = ("task", "n", "score", "95% interval", "skill", "best baseline", "unparsed")
 
 
+def check_benchmark(benchmark: str) -> None:
+    """Refuse what is no benchmark.
+
+    Raises:
+        InvalidInputError: it is none of `BENCHMARKS`.
+    """
+    if benchmark not in BENCHMARKS:
+        raise InvalidInputError(f"unknown benchmark {benchmark!r}; known are {', '.join(BENCHMARKS)}")
+
+
 def evaluate_checkpoint(
-    store: Store, registry: Registry, version: int, benchmark: str, digest: str
+    store: Store, registry: Registry, version: int, digest: str
 ) -> tuple[list[Row], dict[str, Any]]:
     """Ask a checkpoint the held-out questions of a dataset.
 
@@ -26,22 +40,18 @@ def evaluate_checkpoint(
         store: where datasets and bundles are.
         registry: where the checkpoint is.
         version: the checkpoint.
-        benchmark: one of `BENCHMARKS`.
         digest: the dataset; empty for the one the checkpoint was trained on or, where there was none, the only one.
 
     Returns:
         Rows for a table, the header first, and the figures: `summary`, `baselines`, `dataset`.
 
     Raises:
-        InvalidInputError: no such benchmark.
         NotFoundError: no such checkpoint or dataset.
     """
-    if benchmark not in BENCHMARKS:
-        raise InvalidInputError(f"unknown benchmark {benchmark!r}; known are {', '.join(BENCHMARKS)}")
-    dataset = _dataset(store, digest or registry.get(version).dataset_digest)
+    dataset = pick_dataset(store, digest or registry.get(version).dataset_digest)
     train, test = dataset.splits["train"], dataset.splits["test"]
     baselines = baseline_scores(train, test, 0)
-    with progress(f"version {version}, {benchmark}", len(test)) as advance:
+    with progress(f"version {version}, {HELD_OUT}", len(test)) as advance:
         shown = 0
 
         def on_progress(done: int, _total: int) -> None:
@@ -56,13 +66,24 @@ def evaluate_checkpoint(
     return rows, {"version": version, "dataset": dataset.digest, "baselines": baselines, "summary": summary}
 
 
-def _dataset(store: Store, digest: str) -> Dataset:
-    known = list_datasets(store)
-    if digest:
-        return load_dataset(store, digest)
-    if len(known) != 1:
-        raise NotFoundError(f"name a dataset, the store has {len(known)}: {', '.join(known)}")
-    return load_dataset(store, known[0])
+def export_held_out(store: Store, digest: str, out: Path) -> int:
+    """Write a dataset's held-out questions to a Parquet file, for other harnesses (`trainer.suites.exporting`).
+
+    Args:
+        store: where datasets and bundles are.
+        digest: the dataset; empty for the only one.
+        out: the file.
+
+    Returns:
+        How many questions were written.
+
+    Raises:
+        NotFoundError: no such dataset.
+        InvalidInputError: it has no held-out questions, or a picture cannot be read.
+    """
+    test = pick_dataset(store, digest).splits["test"]
+    export_records(test, store.local("bundles"), out)
+    return len(test)
 
 
 def _row(task: str, figures: Mapping[str, float], baselines: Mapping[str, float]) -> Row:

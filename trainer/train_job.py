@@ -11,8 +11,7 @@ from trainer.tracking import Tracking
 from world2vlm.adapters import whole
 from world2vlm.base_student import publish_base
 from world2vlm.checkpoints import Registry
-from world2vlm.datasets import Dataset, list_datasets, load_dataset
-from world2vlm.errors import NotFoundError
+from world2vlm.datasets import pick_dataset
 from world2vlm.files import canonical_json, write_atomically
 from world2vlm.store import Store
 from world2vlm.telemetry import progress
@@ -35,18 +34,6 @@ class Estimate:
     trainable: int
     memory_mb: float
     steps: int
-
-
-def pick_dataset(store: Store, digest: str) -> Dataset:
-    """The dataset with a digest, or the store's only one.
-
-    Raises:
-        NotFoundError: there is no such dataset, or not one alone.
-    """
-    known = list_datasets(store)
-    if not digest and len(known) != 1:
-        raise NotFoundError(f"name a dataset, the store has {len(known)}: {', '.join(known)}".rstrip(": "))
-    return load_dataset(store, digest or known[0])
 
 
 def train_student_by(

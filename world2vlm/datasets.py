@@ -92,6 +92,18 @@ def list_datasets(store: Store) -> list[str]:
     return [digest for digest in store.children("datasets") if store.exists(_manifest_path(digest))]
 
 
+def pick_dataset(store: Store, digest: str) -> Dataset:
+    """The dataset with a digest; the store's only one where none is given.
+
+    Raises:
+        NotFoundError: there is no such dataset, or not one alone.
+    """
+    known = list_datasets(store)
+    if not digest and len(known) != 1:
+        raise NotFoundError(f"name a dataset, the store has {len(known)}: {', '.join(known)}".rstrip(": "))
+    return load_dataset(store, digest or known[0])
+
+
 def _lines(split: str, records: Sequence[TaskRecord]) -> list[str]:
     if _SPLIT.fullmatch(split) is None:
         raise InvalidInputError(f"bad name of a split: {split!r}")

@@ -13,8 +13,8 @@ from trainer.cli import register
 from trainer.pieces import Piece
 from trainer.services import StudentControl, TeacherService
 from trainer.steps import RoundSteps
-from trainer.tracking import Tracking
 from trainer.submitting import submit
+from trainer.tracking import Tracking
 from world2vlm.broker import EmbeddedBroker, broker_folder, running_url
 from world2vlm.datasets import load_dataset
 from world2vlm.records import read_records

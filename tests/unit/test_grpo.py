@@ -169,6 +169,10 @@ def test_questions_are_balanced_and_depend_on_the_seed_and_the_step_alone(record
         assert prompts.draw(step, 1, attempt=1).task_type == drawn[1].task_type
     pool = Prompts(replace(FAST, pool=6), many).pool
     assert sorted(record.task_type for record in pool) == ["A2", "A2", "D1", "D1", "D2", "D2"]
+    alone = Prompts(replace(FAST, tasks=("D1",)), many)
+    assert {alone.draw(step, slot).task_type for step in range(4) for slot in range(4)} == {"D1"}
+    with pytest.raises(InvalidInputError, match="no question of A1: there is nothing to train on"):
+        Prompts(replace(FAST, tasks=("A1",)), many)
     with pytest.raises(InvalidInputError, match="nothing to train on"):
         Prompts(FAST, [TaskRecord.create("X9", "What?", "that", [])])
 

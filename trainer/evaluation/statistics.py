@@ -40,6 +40,13 @@ class Difference:
     tasks: Mapping[str, Interval]
 
 
+def resamples(groups: int, seed: int) -> Floats:
+    """How often each group counts: float64 (1 + RESAMPLES, groups), the sample itself first, then bootstrap draws."""
+    draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), RESAMPLES)
+    weights: Floats = np.vstack([np.ones(groups), draws])
+    return weights
+
+
 def best_baseline(task: str, baselines: TaskBaselines) -> float:
     """The highest score any baseline reaches on a task; 0 where there is none."""
     return max(baselines.get(task, {}).values(), default=0.0)
@@ -87,8 +94,8 @@ def paired_bootstrap(
     # Skill is the score less a constant, rescaled: in a difference the constant cancels.
     macro = (differences * _scale(tasks, baselines)).mean(axis=1)
     return Difference(
-        macro=_interval(macro),
-        tasks={task: _interval(differences[:, column]) for column, task in enumerate(tasks)},
+        macro=interval(macro),
+        tasks={task: interval(differences[:, column]) for column, task in enumerate(tasks)},
     )
 
 
@@ -110,8 +117,7 @@ def _bootstrap(scored: Sequence[Scored], values: Sequence[float], tasks: Sequenc
     sums, counts = np.zeros((2, len(scenes), len(tasks)))
     np.add.at(sums, place, values)
     np.add.at(counts, place, 1.0)
-    draws = np.random.default_rng(seed).multinomial(len(scenes), np.full(len(scenes), 1 / len(scenes)), RESAMPLES)
-    weights = np.vstack([np.ones(len(scenes)), draws])
+    weights = resamples(len(scenes), seed)
     total = weights @ counts
     means: Floats = np.divide(weights @ sums, total, out=np.full(total.shape, np.nan), where=total > 0)
     return means
@@ -128,14 +134,15 @@ def _skill(scores: Floats, tasks: Sequence[str], baselines: TaskBaselines) -> Fl
     return (scores - [best_baseline(task, baselines) for task in tasks]) * _scale(tasks, baselines)
 
 
-def _interval(values: Floats) -> Interval:
+def interval(values: Floats) -> Interval:
+    """A value, the first of `values`, with the 95% interval of the others; those that are NaN are left out."""
     tail = (100 - LEVEL) / 2
     low, high = np.nanpercentile(values[1:], (tail, 100 - tail))
     return Interval(float(values[0]), float(low), float(high))
 
 
 def _figures(scores: Floats, skills: Floats) -> dict[str, float]:
-    score, skill = _interval(scores), _interval(skills)
+    score, skill = interval(scores), interval(skills)
     return {
         "score": score.value,
         "low": score.low,

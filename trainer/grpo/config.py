@@ -16,6 +16,7 @@ class GrpoConfig:
 
     Attributes:
         steps: batches of groups.
+        tasks: the tasks whose questions are asked; empty: all. The anchor holds on to the others.
         prompts: questions a step, equally many of each task.
         group: answers to each question.
         pool: questions to draw from in all, equally many of each task; 0: all.
@@ -42,6 +43,7 @@ class GrpoConfig:
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     steps: int = 300
+    tasks: tuple[str, ...] = ()
     prompts: int = 16
     group: int = 8
     pool: int = 0

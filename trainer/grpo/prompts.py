@@ -14,16 +14,17 @@ class Prompts:
     """Draws task records.
 
     Raises:
-        InvalidInputError: there is no record of any task.
+        InvalidInputError: there is no record of any task that is asked for.
     """
 
     def __init__(self, config: GrpoConfig, records: Sequence[TaskRecord]) -> None:
         by_task: dict[str, list[TaskRecord]] = defaultdict(list)
         for record in records:
-            if record.task_type in TASKS:
+            if record.task_type in (config.tasks or TASKS):
                 by_task[record.task_type].append(record)
         if not by_task:
-            raise InvalidInputError("the dataset holds no question of any task: there is nothing to train on")
+            wanted = ", ".join(config.tasks or TASKS)
+            raise InvalidInputError(f"the dataset holds no question of {wanted}: there is nothing to train on")
         self._seed, self._count = config.seed, config.prompts
         self._tasks = sorted(by_task)
         rng = random.Random(f"{config.seed}/pool")
