@@ -42,19 +42,19 @@ class GrpoConfig:
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
-    steps: int = 300
+    steps: int = 500
     tasks: tuple[str, ...] = ()
     prompts: int = 16
     group: int = 8
     pool: int = 0
     reward: Reward = "strict"
     freeze_vision: bool = True
-    standardise: bool = True
+    standardise: bool = False
     updates: int = 1
     clip_low: float = 0.2
     clip_high: float = 0.2
     kl_weight: float = 0.01
-    redraws: int = 1
+    redraws: int = 0
     anchor: int = 8
     anchor_weight: float = 0.5
     max_kl: float = 2.0
