@@ -16,6 +16,9 @@ def train(
         str, typer.Option(metavar="DIGEST", help="What to train on; default: the store's only one.")
     ] = "",
     parent: Annotated[int, typer.Option(metavar="VERSION", help="What to begin with; default: what serves.")] = 0,
+    replay: Annotated[
+        list[str] | None, typer.Option(metavar="DIGEST", help="Earlier datasets for a [finetune] recipe's replay.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for what a [finetune] recipe trains.")] = None,
     steps: Annotated[int, typer.Option(help="Steps of the first stage; 0: as the recipe says.")] = 0,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
@@ -40,13 +43,14 @@ def train(
         resolved = {**chosen.to_json(), "digest": chosen.digest}
         estimate = train_job.estimate(chosen, store, registry, dataset, parent)
         typer.echo(json.dumps({"recipe": resolved, "estimate": estimate}, indent=2))
-    elif chosen.finetune is None:
-        if out is not None:
-            raise InvalidInputError("--out is for [finetune] recipes: this one publishes into the store")
-        tracking = tracking_of(settings, store)
+        return
+    tracking = tracking_of(settings, store)
+    if chosen.finetune is None:
+        if out is not None or replay:
+            raise InvalidInputError("--out and --replay are for [finetune] recipes: this one publishes into the store")
         typer.echo(json.dumps(train_job.train_student_by(chosen, store, registry, dataset, parent, tracking), indent=2))
     elif out is None:
         raise InvalidInputError(f"recipe {chosen.name} trains {chosen.finetune.model}: name a folder with --out")
     else:
-        train_job.finetune_by(chosen, store, dataset, out)
+        train_job.finetune_by(chosen, store, dataset, replay or [], out, tracking)
         typer.echo(str(out))

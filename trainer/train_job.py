@@ -1,11 +1,13 @@
 """Training outside of a round: by any recipe, on any dataset of the store."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from trainer.distilling import RECIPE_FILE, alone, train_and_publish
+from trainer.distilling import RECIPE_FILE, Progress, alone, train_and_publish
 from trainer.recipes import Recipe
 from trainer.tracking import Tracking
 from world2vlm.adapters import whole
@@ -14,7 +16,7 @@ from world2vlm.checkpoints import Registry
 from world2vlm.datasets import pick_dataset
 from world2vlm.files import canonical_json, write_atomically
 from world2vlm.store import Store
-from world2vlm.telemetry import progress
+from world2vlm.telemetry import Advance, progress
 
 _FLOAT_BYTES = 4
 
@@ -59,14 +61,7 @@ def train_student_by(
     key = f"train/{recipe.digest}/{dataset.digest}/{version}"
     run = f"{recipe.name}-{recipe.digest[:12]}-{dataset.digest[:12]}-from-{version}"
     work = Path("runs/train") / run
-    with alone(work), progress(f"{recipe.name} from version {version}", recipe.steps) as advance:
-        shown = 0
-
-        def on_progress(step: int, _steps: int, _figures: dict[str, float]) -> None:
-            nonlocal shown
-            advance(step - shown)
-            shown = step
-
+    with alone(work), _advancing(f"{recipe.name} from version {version}") as on_progress:
         return train_and_publish(
             recipe,
             registry,
@@ -81,8 +76,18 @@ def train_student_by(
         )
 
 
-def finetune_by(recipe: Recipe, store: Store, digest: str, out: Path) -> None:
+def finetune_by(
+    recipe: Recipe, store: Store, digest: str, replay: Sequence[str], out: Path, tracking: Tracking
+) -> None:
     """Fine-tune a vision-language model of transformers into a folder.
+
+    Args:
+        recipe: with `finetune`.
+        store: where datasets and their bundles are.
+        digest: of the dataset; empty: the only one.
+        replay: digests of earlier datasets, to draw from where the recipe says how much.
+        out: the folder; what a run that was killed has left there is continued.
+        tracking: where its curves go.
 
     Raises:
         InvalidInputError: see `trainer.finetune.training.train`.
@@ -90,8 +95,16 @@ def finetune_by(recipe: Recipe, store: Store, digest: str, out: Path) -> None:
     from trainer.finetune.training import train
 
     assert recipe.finetune is not None
-    dataset = pick_dataset(store, digest)
-    train(recipe.finetune, recipe.select(dataset.splits["train"]), store.local("bundles"), out)
+    records = recipe.select(pick_dataset(store, digest).splits["train"])
+    earlier = [record for each in replay for record in recipe.select(pick_dataset(store, each).splits["train"])]
+    run = tracking.run(f"{recipe.name}-{recipe.digest[:12]}", recipe.to_json())
+    with run as log, _advancing(recipe.name) as on_progress:
+
+        def tell(step: int, steps: int, figures: dict[str, float]) -> None:
+            on_progress(step, steps, figures)
+            log(step, figures)
+
+        train(recipe.finetune, records, store.local("bundles"), out, tell, replay=earlier)
     write_atomically(out / RECIPE_FILE, canonical_json({**recipe.to_json(), "digest": recipe.digest}).encode())
 
 
@@ -114,3 +127,19 @@ def _estimate_student(recipe: Recipe, registry: Registry, parent: int) -> Estima
     # Muon keeps one number for each weight of a matrix, AdamW two for each of the others: at most three with gradients.
     copies = 1 + 3 + (recipe.grpo is not None)
     return Estimate(size, size, copies * size * _FLOAT_BYTES / 1e6, recipe.steps)
+
+
+@contextmanager
+def _advancing(description: str) -> Iterator[Progress]:
+    """Show the progress of a training, whose first step says how many there are."""
+    with ExitStack() as shown:
+        advance: Advance | None = None
+        before = 0
+
+        def on_progress(step: int, steps: int, _figures: dict[str, float]) -> None:
+            nonlocal advance, before
+            advance = advance or shown.enter_context(progress(description, steps))
+            advance(step - before)
+            before = step
+
+        yield on_progress

@@ -98,6 +98,8 @@ def test_steps_are_the_first_stages_and_seed_and_threads_are_all_stages() -> Non
     assert both.adjusted() == both
     alone = replace(both, sft=None).adjusted(steps=5)
     assert alone.grpo is not None and alone.grpo.steps == 5 and alone.steps == 5
+    other = load_recipe("qwen2.5-vl-3b").adjusted(steps=5, seed=9, threads=3).finetune
+    assert other is not None and (other.steps, other.seed) == (5, 9)
 
 
 def test_reading_a_recipe_needs_no_torch() -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from tests.dataset_kit import toy_dataset, toy_records
+from tests.finetune_kit import make_qwen25
 from tests.vlm_kit import student
 from trainer import cli
 from trainer.distilling import train_and_publish
@@ -20,6 +21,7 @@ from trainer.sft_config import SftConfig
 from trainer.stages import train_student
 from trainer.tracking import Tracking
 from world2vlm.checkpoints import Registry
+from world2vlm.datasets import publish_dataset
 from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.records import TaskRecord
 from world2vlm.store import Store
@@ -129,10 +131,13 @@ class Commands:
         self._app = typer.Typer()
         cli.register(self._app, typer.Typer())
 
-    def train(self, *arguments: str) -> dict[str, object]:
+    def run(self, *arguments: str) -> str:
         result = CliRunner().invoke(self._app, ["train", *arguments], catch_exceptions=False)
         assert result.exit_code == 0, result.output
-        return dict(json.loads(result.stdout))
+        return result.stdout
+
+    def train(self, *arguments: str) -> dict[str, object]:
+        return dict(json.loads(self.run(*arguments)))
 
 
 @pytest.fixture
@@ -170,5 +175,26 @@ def test_what_cannot_be_trained_is_said(commands: Commands, tmp_path: Path) -> N
         commands.train("--recipe", "smoke")
     with pytest.raises(InvalidInputError, match="name a folder with --out"):
         commands.train("--recipe", "qwen2.5-vl-3b")
-    with pytest.raises(InvalidInputError, match="--out is for"):
+    with pytest.raises(InvalidInputError, match="--out and --replay are for"):
         commands.train("--recipe", "smoke", "--out", str(tmp_path / "out"))
+
+
+def test_any_model_is_fine_tuned_into_a_folder(commands: Commands, tmp_path: Path) -> None:
+    make_qwen25(tmp_path / "model")
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        f'description = "Mine."\ntasks = ["A2", "D2"]\n[finetune]\nmodel = "{tmp_path / "model"}"\n'
+        'rank = 2\nalpha = 4\nrow_tokens = 256\naccumulation = 1\nreplay = 0.5\ndtype = "float32"\nlearning_rate = 1e-3\n'
+    )
+    first = toy_dataset(commands.store)
+    records = toy_records(commands.store.local("bundles"), 4, seed=7)
+    second = publish_dataset(commands.store, {"train": records}, {})
+    arguments = ["--recipe", str(recipe), "--dataset", second.digest]
+    told = commands.run(*arguments, "--dry-run")
+    assert json.loads(told)["estimate"]["trainable"] > 0
+    commands.run(*arguments, "--replay", first.digest, "--out", str(tmp_path / "out"))
+    written = {path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")}
+    assert {"adapter_config.json", "adapter_model.safetensors", "recipe.json"} <= written
+    assert (commands.store.local("tracking") / f"mine-{load_recipe(str(recipe)).digest[:12]}").is_dir()
+    with pytest.raises(InvalidInputError, match="replay"):
+        commands.run(*arguments, "--out", str(tmp_path / "other"))

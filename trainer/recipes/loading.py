@@ -70,18 +70,23 @@ class Recipe:
         return sum(stage.steps for stage in (self.sft, self.grpo) if stage is not None)
 
     def adjusted(self, *, steps: int = 0, seed: int | None = None, threads: int = 0) -> "Recipe":
-        """With other steps (of the first stage), another seed, other threads; 0 and None leave them."""
+        """With other steps (of the first stage), another seed, other threads; 0 and None leave them.
+
+        Threads are the built-in student's.
+        """
         changes: dict[str, Any] = {}
         if seed is not None:
             changes["seed"] = seed
         if threads:
             changes["threads"] = threads
-        sft, grpo = self.sft, self.grpo
+        sft, grpo, finetune = self.sft, self.grpo, self.finetune
+        if finetune is not None:
+            finetune = replace(finetune, steps=steps or finetune.steps, seed=finetune.seed if seed is None else seed)
         if sft is not None:
             sft = replace(sft, **changes, steps=steps or sft.steps)
         if grpo is not None:
             grpo = replace(grpo, **changes, steps=grpo.steps if sft is not None else steps or grpo.steps)
-        return replace(self, sft=sft, grpo=grpo)
+        return replace(self, sft=sft, grpo=grpo, finetune=finetune)
 
 
 def recipe_names() -> list[str]:
