@@ -184,7 +184,7 @@ def test_any_model_is_fine_tuned_into_a_folder(commands: Commands, tmp_path: Pat
     recipe = tmp_path / "mine.toml"
     recipe.write_text(
         f'description = "Mine."\ntasks = ["A2", "D2"]\n[finetune]\nmodel = "{tmp_path / "model"}"\n'
-        'rank = 2\nalpha = 4\nrow_tokens = 256\naccumulation = 1\nreplay = 0.5\ndtype = "float32"\nlearning_rate = 1e-3\n'
+        'rank = 2\nalpha = 4\nrow_tokens = 256\naccumulation = 1\nreplay = 0.5\ndtype = "float32"\n'
     )
     first = toy_dataset(commands.store)
     records = toy_records(commands.store.local("bundles"), 4, seed=7)
