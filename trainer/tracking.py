@@ -1,7 +1,8 @@
-"""Curves of a training where people look at them: TensorBoard, or MLflow, or Weights & Biases, through accelerate."""
+"""Curves of a training where people look at them: TensorBoard, or MLflow, or Weights & Biases."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,11 +32,11 @@ class Tracking:
 
     @contextmanager
     def run(self, name: str, config: Mapping[str, Any]) -> Iterator[Log]:
-        """Track one run; a run that continues under the same name goes on where its curves ended.
+        """Track one run; in TensorBoard one that continues under the same name goes on where its curves ended.
 
         Args:
             name: of the run, a folder's name.
-            config: the recipe; nested tables become dotted keys.
+            config: the recipe.
 
         Yields:
             A function that takes the step, from 1, and the figures.
@@ -43,40 +44,53 @@ class Tracking:
         Raises:
             InvalidInputError: a tracker's package is not installed.
         """
+        for missing in (each for each in self.names if find_spec(each) is None):
+            raise InvalidInputError(f"the tracker {missing!r} needs its package: pip install {missing}")
         with ExitStack() as running:
-            trackers = [running.enter_context(self._tracker(each, name, config)) for each in self.names]
+            logs = [running.enter_context(_TRACKERS[each](self.folder, name, config)) for each in self.names]
 
             def log(step: int, figures: Mapping[str, float]) -> None:
                 if step % _EVERY == 0:
-                    for tracker in trackers:
-                        tracker.log(dict(figures), step=step)
+                    for tell in logs:
+                        tell(step, figures)
 
             yield log
 
-    @contextmanager
-    def _tracker(self, kind: TrackerName, name: str, config: Mapping[str, Any]) -> Iterator[Any]:
-        if find_spec(kind) is None:
-            raise InvalidInputError(f"the tracker {kind!r} needs its package: pip install {kind}")
-        from accelerate import tracking
 
-        tracker: Any = {
-            "tensorboard": lambda: tracking.TensorBoardTracker(name, self.folder),
-            "mlflow": lambda: tracking.MLflowTracker(_PROJECT, run_name=name),
-            "wandb": lambda: tracking.WandBTracker(_PROJECT, name=name, resume="allow"),
-        }[kind]()
-        tracker.start()
-        try:
-            tracker.store_init_configuration(_flat(config))
-            yield tracker
-        finally:
-            tracker.finish()
+@contextmanager
+def _tensorboard(folder: Path, name: str, config: Mapping[str, Any]) -> Iterator[Log]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(folder / name) as writer:
+        writer.add_text("recipe", f"```\n{json.dumps(config, indent=2)}\n```")
+
+        def log(step: int, figures: Mapping[str, float]) -> None:
+            for key, value in figures.items():
+                writer.add_scalar(key, value, step)
+
+        yield log
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
-    found: dict[str, bool | int | float | str] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
-    return found
+@contextmanager
+def _mlflow(_folder: Path, name: str, config: Mapping[str, Any]) -> Iterator[Log]:
+    import mlflow
+
+    mlflow.set_experiment(_PROJECT)
+    with mlflow.start_run(run_name=name):
+        mlflow.log_dict(dict(config), "recipe.json")
+        yield lambda step, figures: mlflow.log_metrics(dict(figures), step=step)
+
+
+@contextmanager
+def _wandb(_folder: Path, name: str, config: Mapping[str, Any]) -> Iterator[Log]:
+    import wandb
+
+    with wandb.init(project=_PROJECT, name=name, config=dict(config)) as run:
+        yield lambda step, figures: run.log(dict(figures), step=step)
+
+
+_TRACKERS: Mapping[TrackerName, Callable[[Path, str, Mapping[str, Any]], AbstractContextManager[Log]]] = {
+    "tensorboard": _tensorboard,
+    "mlflow": _mlflow,
+    "wandb": _wandb,
+}

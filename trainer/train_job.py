@@ -1,5 +1,6 @@
 """Training outside of a round: by any recipe, on any dataset of the store."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -97,6 +98,8 @@ def finetune_by(
     assert recipe.finetune is not None
     records = recipe.select(pick_dataset(store, digest).splits["train"])
     earlier = [record for each in replay for record in recipe.select(pick_dataset(store, each).splits["train"])]
+    if os.environ.get("RANK", "0") != "0":  # torchrun's
+        tracking = Tracking()
     run = tracking.run(f"{recipe.name}-{recipe.digest[:12]}", recipe.to_json())
     with run as log, _advancing(recipe.name) as on_progress:
 

@@ -21,6 +21,8 @@ EXTRA_OF = {"teacher_service": "teacher", "student_service": "student", "trainer
 PACKAGES = ("world2vlm", *EXTRA_OF)
 # What Triton's stub process brings along for a `model.py`.
 HOST_MODULES = {"triton_python_backend_utils"}
+# What a setting names and its user installs.
+OPTIONAL_MODULES = {"mlflow", "wandb"}
 
 
 @cache
@@ -64,7 +66,7 @@ def distributions_of(module: str) -> set[str]:
 def undeclared(paths: list[Path], allowed: set[str], *, at_start: bool = False) -> set[str]:
     assert paths
     modules = {module for path in paths for module in imports_of(path, at_start=at_start)}
-    third_party = modules - set(sys.stdlib_module_names) - set(PACKAGES) - HOST_MODULES
+    third_party = modules - set(sys.stdlib_module_names) - set(PACKAGES) - HOST_MODULES - OPTIONAL_MODULES
     return {module for module in third_party if not distributions_of(module) & allowed}
 
 
