@@ -5,7 +5,7 @@ It learns from questions about single views and about unrelated pairs of views o
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,12 +18,11 @@ from trainer.optim import StudentOptimizer
 from trainer.optim_config import OptimConfig
 from trainer.packing import Example, PackedStudent
 from trainer.perception import KINDS, SUFFIXES, ask
+from trainer.progress import Progress
 from trainer.views import Views
 from world2vlm.boxes import iou, parse_box
 from world2vlm.errors import InvalidInputError
 from world2vlm.vlm import Prompt, StudentConfig, StudentModel, build_student
-
-Progress = Callable[[int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
-from trainer.recipes import load_recipe, recipe_names
 from world2vlm.errors import InvalidInputError
 
 
 def train(
-    recipe: Annotated[str, typer.Option(help=f"{', '.join(recipe_names())}, or a .toml file of the same form.")],
+    recipe: Annotated[str, typer.Option(help="A recipe's name (trainer/recipes/), or a .toml file of the same form.")],
     dataset: Annotated[
         str, typer.Option(metavar="DIGEST", help="What to train on; default: the store's only one.")
     ] = "",
@@ -20,7 +19,7 @@ def train(
         list[str] | None, typer.Option(metavar="DIGEST", help="Earlier datasets for a [finetune] recipe's replay.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for what a [finetune] recipe trains.")] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the first stage; 0: as the recipe says.")] = 0,
+    steps: Annotated[int, typer.Option(min=0, help="Steps of the first stage; 0: as the recipe says.")] = 0,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe, parameters, memory and steps, and stop.")
@@ -29,6 +28,7 @@ def train(
     """Train by a recipe and publish the checkpoint; `evaluate` and `checkpoints promote` are what comes next."""
     from trainer import train_job
     from trainer.app import tracking_of
+    from trainer.recipes import load_recipe
     from world2vlm.checkpoints import Registry
     from world2vlm.settings import TrainerSettings
     from world2vlm.store import Store
@@ -40,9 +40,8 @@ def train(
     chosen = load_recipe(recipe).adjusted(steps=steps, seed=seed, threads=settings.threads)
     registry = Registry(store, settings.student)
     if dry_run:
-        resolved = {**chosen.to_json(), "digest": chosen.digest}
         estimate = train_job.estimate(chosen, store, registry, dataset, parent)
-        typer.echo(json.dumps({"recipe": resolved, "estimate": estimate}, indent=2))
+        typer.echo(json.dumps({"recipe": chosen.resolved, "estimate": estimate}, indent=2))
         return
     tracking = tracking_of(settings, store)
     if chosen.finetune is None:

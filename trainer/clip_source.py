@@ -16,6 +16,7 @@ from trainer.pose import Pose, pose_target
 from trainer.sft_config import SftConfig
 from world2vlm.actions import parse_actions
 from world2vlm.bundles import ObjectView, read_bundle
+from world2vlm.errors import InvalidInputError
 from world2vlm.records import TaskRecord
 from world2vlm.tasks import TASKS, AnswerKind
 from world2vlm.vlm.processor import ClipProcessor
@@ -155,8 +156,11 @@ def _pose(record: TaskRecord) -> Pose | None:
 def _load_frames(paths: Sequence[Path], processor: ClipProcessor) -> NDArray[np.uint8]:
     frames = np.empty((len(paths), processor.frame_size, processor.frame_size, 3), dtype=np.uint8)
     for index, path in enumerate(paths):
-        with Image.open(path) as image:
-            frames[index] = processor.to_frame(image)
+        try:
+            with Image.open(path) as image:
+                frames[index] = processor.to_frame(image)
+        except OSError as error:
+            raise InvalidInputError(f"the image {path} of a record cannot be read: {error}") from error
     return frames
 
 

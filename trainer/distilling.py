@@ -3,26 +3,21 @@
 import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from trainer.card import write_model_card
 from trainer.patience import patiently
+from trainer.progress import Progress
 from trainer.recipes import Recipe, load_recipe
 from trainer.tracking import Tracking
 from world2vlm.adapters import whole
 from world2vlm.checkpoints import Registry
 from world2vlm.datasets import Dataset
 from world2vlm.errors import InvalidInputError, UnavailableError
-from world2vlm.files import canonical_json, write_atomically
 from world2vlm.rounds import RoundPlan
-
-RECIPE_FILE = "recipe.json"
-"""Within a checkpoint: the recipe as it was resolved, with its digest."""
-
-Progress = Callable[[int, int, dict[str, float]], None]
 
 
 def distil(
@@ -90,15 +85,10 @@ def train_and_publish(
     from trainer.stages import train_student
 
     started = time.monotonic()
-    with whole(registry, parent) as folder, tracking.run(run, recipe.to_json()) as log:
-
-        def tell(step: int, steps: int, figures: dict[str, float]) -> None:
-            on_progress(step, steps, figures)
-            log(step, figures)
-
+    with whole(registry, parent) as folder, tracking.run(run, recipe.to_json(), on_progress) as tell:
         out, metrics = train_student(recipe, folder, dataset.splits["train"], bundles, work, tell)
     metrics |= _calibrate(out, dataset, bundles)
-    write_atomically(out / RECIPE_FILE, canonical_json({**recipe.to_json(), "digest": recipe.digest}).encode())
+    recipe.write(out)
     write_model_card(out, recipe, parent, dataset, metrics)
     manifest = registry.publish(
         out,

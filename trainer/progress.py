@@ -2,13 +2,16 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from trainer.pieces import Piece
 from world2vlm.errors import NotFoundError
 from world2vlm.store import Store
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Told (step, steps, figures) after each step of a training."""
 
 _SECONDS_BETWEEN_WRITES = 1.0
 

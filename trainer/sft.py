@@ -4,7 +4,7 @@ Deterministic in its config and its data: the batch of a step depends on the see
 the optimisers' state, so a killed run continues to the same weights.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,12 +13,11 @@ from trainer.clip_source import ClipBatch, ClipSource
 from trainer.optim import StudentOptimizer
 from trainer.packing import PackedStudent
 from trainer.pose import PoseHead
+from trainer.progress import Progress
 from trainer.sft_config import SftConfig
 from trainer.snapshots import load_snapshot, remove_snapshot, save_snapshot
 from world2vlm.records import TaskRecord
 from world2vlm.vlm import StudentModel
-
-Progress = Callable[[int, int, dict[str, float]], None]
 
 
 def train(

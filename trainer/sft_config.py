@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
-
-from pydantic import ConfigDict
 
 from trainer.optim_config import OptimConfig
+from trainer.ranges import AtLeastOne, NotNegative, Share, TaskCode, Weight
 
 
 @dataclass(frozen=True)
@@ -32,23 +30,21 @@ class SftConfig:
         threads: torch threads.
     """
 
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
-
-    steps: int = 1200
-    clips: int = 16
-    questions: int = 16
-    row_tokens: int = 256
-    replay: float = 0.2
-    replay_weight: float = 1.7
-    tasks: Mapping[str, float] = field(
+    steps: AtLeastOne = 1200
+    clips: NotNegative = 16
+    questions: AtLeastOne = 16
+    row_tokens: AtLeastOne = 256
+    replay: Share = 0.2
+    replay_weight: Weight = 1.7
+    tasks: Mapping[TaskCode, Weight] = field(
         default_factory=lambda: {"A1": 1.1, "A2": 1.1, "A3": 1, "A4": 1.75, "D1": 0.75, "D2": 3.25, "D3": 1, "D4": 2.75}
     )
-    imagined: int = 4
-    exact: float = 0.3
-    motion_weight: float = 2.0
-    binary_weight: float = 6.0
-    pose_weight: float = 1.0
+    imagined: NotNegative = 4
+    exact: Share = 0.3
+    motion_weight: Weight = 2.0
+    binary_weight: Weight = 6.0
+    pose_weight: Weight = 1.0
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(muon_lr=0.01, adam_lr=7e-4))
-    snapshot_every: int = 200
-    threads: int = 2
+    snapshot_every: AtLeastOne = 200
+    threads: AtLeastOne = 2
     seed: int = 0

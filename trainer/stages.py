@@ -9,14 +9,14 @@ from typing import Any
 
 from trainer import sft
 from trainer.grpo import training as grpo
+from trainer.progress import Progress
 from trainer.recipes import Recipe
+from world2vlm.errors import InvalidInputError
 from world2vlm.files import canonical_json, write_atomically
 from world2vlm.records import TaskRecord
 
 MEANS_FILE = "training.json"
 """Within a stage's checkpoint: its running means at the end."""
-
-Progress = Callable[[int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ def train_student(
         DivergedError, GateRejectedError: a stage was stopped.
     """
     used = recipe.select(records)
+    if not used:
+        raise InvalidInputError(f"the dataset has no record that recipe {recipe.name} trains on")
     metrics: dict[str, float] = {}
     folder, before = parent, 0
     for stage in _stages(recipe):

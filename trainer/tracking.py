@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from trainer.progress import Progress
 from world2vlm.errors import InvalidInputError
 from world2vlm.settings import TrackerName
 
@@ -31,15 +32,16 @@ class Tracking:
     folder: Path = Path("runs/tracking")
 
     @contextmanager
-    def run(self, name: str, config: Mapping[str, Any]) -> Iterator[Log]:
+    def run(self, name: str, config: Mapping[str, Any], on_progress: Progress) -> Iterator[Progress]:
         """Track one run; in TensorBoard one that continues under the same name goes on where its curves ended.
 
         Args:
             name: of the run, a folder's name.
             config: the recipe.
+            on_progress: who else is told.
 
         Yields:
-            A function that takes the step, from 1, and the figures.
+            What tells both.
 
         Raises:
             InvalidInputError: a tracker's package is not installed.
@@ -49,12 +51,13 @@ class Tracking:
         with ExitStack() as running:
             logs = [running.enter_context(_TRACKERS[each](self.folder, name, config)) for each in self.names]
 
-            def log(step: int, figures: Mapping[str, float]) -> None:
+            def tell(step: int, steps: int, figures: dict[str, float]) -> None:
+                on_progress(step, steps, figures)
                 if step % _EVERY == 0:
-                    for tell in logs:
-                        tell(step, figures)
+                    for log in logs:
+                        log(step, figures)
 
-            yield log
+            yield tell
 
 
 @contextmanager

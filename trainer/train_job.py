@@ -2,20 +2,20 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from trainer.distilling import RECIPE_FILE, Progress, alone, train_and_publish
+from trainer.distilling import alone, train_and_publish
+from trainer.progress import Progress
 from trainer.recipes import Recipe
 from trainer.tracking import Tracking
 from world2vlm.adapters import whole
-from world2vlm.base_student import publish_base
+from world2vlm.base_student import BASE_STUDENT, publish_base
 from world2vlm.checkpoints import Registry
 from world2vlm.datasets import pick_dataset
-from world2vlm.files import canonical_json, write_atomically
 from world2vlm.store import Store
 from world2vlm.telemetry import Advance, progress
 
@@ -27,14 +27,12 @@ class Estimate:
     """What a training takes.
 
     Attributes:
-        parameters: of the student, in all.
-        trainable: of these, that are trained.
+        parameters: of the student.
         memory_mb: weights, gradients, the optimiser's state, and with GRPO a second student; activations come on top.
         steps: of all stages.
     """
 
     parameters: int
-    trainable: int
     memory_mb: float
     steps: int
 
@@ -100,15 +98,10 @@ def finetune_by(
     earlier = [record for each in replay for record in recipe.select(pick_dataset(store, each).splits["train"])]
     if os.environ.get("RANK", "0") != "0":  # torchrun's
         tracking = Tracking()
-    run = tracking.run(f"{recipe.name}-{recipe.digest[:12]}", recipe.to_json())
-    with run as log, _advancing(recipe.name) as on_progress:
-
-        def tell(step: int, steps: int, figures: dict[str, float]) -> None:
-            on_progress(step, steps, figures)
-            log(step, figures)
-
+    run = f"{recipe.name}-{recipe.digest[:12]}"
+    with _advancing(recipe.name) as on_progress, tracking.run(run, recipe.to_json(), on_progress) as tell:
         train(recipe.finetune, records, store.local("bundles"), out, tell, replay=earlier)
-    write_atomically(out / RECIPE_FILE, canonical_json({**recipe.to_json(), "digest": recipe.digest}).encode())
+    recipe.write(out)
 
 
 def estimate(recipe: Recipe, store: Store, registry: Registry, digest: str, parent: int) -> dict[str, Any]:
@@ -124,12 +117,12 @@ def estimate(recipe: Recipe, store: Store, registry: Registry, digest: str, pare
 def _estimate_student(recipe: Recipe, registry: Registry, parent: int) -> Estimate:
     from world2vlm.vlm.onnx_weights import weight_shapes
 
-    version = parent or registry.serving() or publish_base(registry).version
-    with whole(registry, version) as folder:
+    version = parent or registry.serving()
+    with whole(registry, version) if version else nullcontext(BASE_STUDENT) as folder:
         size = sum(map(prod, weight_shapes(folder).values()))
     # Muon keeps one number for each weight of a matrix, AdamW two for each of the others: at most three with gradients.
     copies = 1 + 3 + (recipe.grpo is not None)
-    return Estimate(size, size, copies * size * _FLOAT_BYTES / 1e6, recipe.steps)
+    return Estimate(size, copies * size * _FLOAT_BYTES / 1e6, recipe.steps)
 
 
 @contextmanager

@@ -17,9 +17,11 @@ def curve(folder: Path, name: str) -> list[tuple[int, float]]:
 
 
 def log(tracking: Tracking, steps: range, config: Mapping[str, object]) -> None:
-    with tracking.run("round-1", config) as tell:
+    told: list[int] = []
+    with tracking.run("round-1", config, lambda step, _steps, _figures: told.append(step)) as tell:
         for step in steps:
-            tell(step, {"loss": 1 / step, "kl": 0.0})
+            tell(step, 40, {"loss": 1 / step, "kl": 0.0})
+    assert told == list(steps)
 
 
 def test_curves_reach_tensorboard_and_go_on_after_a_kill(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from trainer.finetune.plan import Size, Step, plan_steps, record_weight
 from trainer.finetune.prepared import digest
 from trainer.finetune.processes import Processes, distribute, gather, gradients_kept, joined
 from trainer.finetune.state import Progressed, load_state, remove_state, save_state, trained
+from trainer.progress import Progress
 from world2vlm.errors import DivergedError, InvalidInputError, PreconditionError
 from world2vlm.records import TaskRecord, to_line
 from world2vlm.telemetry import progress
@@ -33,7 +34,6 @@ from world2vlm.telemetry import progress
 # Of the running means.
 _MEMORY = 0.98
 
-Progress = Callable[[int, int, dict[str, float]], None]
 Planner = Callable[[FinetuneConfig, Sequence[Size], int, int], list[Step]]
 
 

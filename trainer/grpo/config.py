@@ -1,11 +1,12 @@
 """The settings of GRPO."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict
+from pydantic import Field
 
 from trainer.optim_config import OptimConfig
+from trainer.ranges import AtLeastOne, NotNegative, Share, TaskCode, Weight
 
 Reward = Literal["strict", "world2vlm"]
 
@@ -40,28 +41,26 @@ class GrpoConfig:
         threads: torch threads.
     """
 
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
-
-    steps: int = 500
-    tasks: tuple[str, ...] = ()
-    prompts: int = 16
-    group: int = 8
-    pool: int = 0
+    steps: AtLeastOne = 500
+    tasks: tuple[TaskCode, ...] = ()
+    prompts: AtLeastOne = 16
+    group: Annotated[int, Field(ge=2)] = 8
+    pool: NotNegative = 0
     reward: Reward = "strict"
     freeze_vision: bool = True
     standardise: bool = False
-    updates: int = 1
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    kl_weight: float = 0.01
-    redraws: int = 0
-    anchor: int = 8
-    anchor_weight: float = 0.5
-    max_kl: float = 2.0
-    max_length: float = 1.5
-    max_repetition: float = 0.3
-    window: int = 20
+    updates: AtLeastOne = 1
+    clip_low: Share = 0.2
+    clip_high: Weight = 0.2
+    kl_weight: Weight = 0.01
+    redraws: NotNegative = 0
+    anchor: NotNegative = 8
+    anchor_weight: Weight = 0.5
+    max_kl: Weight = 2.0
+    max_length: Weight = 1.5
+    max_repetition: Share = 0.3
+    window: AtLeastOne = 20
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(muon_lr=0.001, adam_lr=7e-5, warmup=10))
-    snapshot_every: int = 50
-    threads: int = 2
+    snapshot_every: AtLeastOne = 50
+    threads: AtLeastOne = 2
     seed: int = 0

@@ -3,7 +3,7 @@
 Deterministic in its config, its data and the student that it begins with, and resumable as SFT is (`trainer.sft`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from trainer.grpo.prompts import Prompts
 from trainer.grpo.rollouts import Group, Rollouts
 from trainer.optim import StudentOptimizer
 from trainer.packing import PackedStudent
+from trainer.progress import Progress
 from trainer.sft_config import SftConfig
 from trainer.snapshots import load_snapshot, remove_snapshot, save_snapshot
 from world2vlm.records import TaskRecord
 from world2vlm.vlm import StudentModel
 
-Progress = Callable[[int, int, dict[str, float]], None]
 # Of the running means, for people to look at.
 _MEMORY = 0.9
 

@@ -13,11 +13,14 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from trainer.finetune.config import FinetuneConfig
 from trainer.grpo.config import GrpoConfig
+from trainer.ranges import TaskCode
 from trainer.sft_config import SftConfig
 from world2vlm.errors import InvalidInputError
-from world2vlm.files import canonical_json
+from world2vlm.files import canonical_json, write_atomically
 from world2vlm.records import TaskRecord
-from world2vlm.tasks import TASKS
+
+RECIPE_FILE = "recipe.json"
+"""Within a checkpoint: the recipe as it was resolved, with its digest."""
 
 _SUFFIX = ".toml"
 
@@ -39,14 +42,12 @@ class Recipe:
 
     name: str
     description: str
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[TaskCode, ...] = ()
     sft: SftConfig | None = None
     grpo: GrpoConfig | None = None
     finetune: FinetuneConfig | None = None
 
     def __post_init__(self) -> None:
-        if strange := set(self.tasks) - set(TASKS):
-            raise InvalidInputError(f"recipe {self.name}: no such tasks: {', '.join(sorted(strange))}")
         tiny = self.sft is not None or self.grpo is not None
         if tiny == (self.finetune is not None):
             raise InvalidInputError(f"recipe {self.name}: either [sft] and [grpo], or one of the two, or [finetune]")
@@ -63,6 +64,15 @@ class Recipe:
     def digest(self) -> str:
         """sha256 of `to_json`: two trainings with the same one differ in their data and parents alone."""
         return hashlib.sha256(canonical_json(self.to_json()).encode()).hexdigest()
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """`to_json` with the digest."""
+        return {**self.to_json(), "digest": self.digest}
+
+    def write(self, folder: Path) -> None:
+        """Put it beside what it trained."""
+        write_atomically(folder / RECIPE_FILE, canonical_json(self.resolved).encode())
 
     @property
     def steps(self) -> int:
