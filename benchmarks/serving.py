@@ -27,6 +27,7 @@ from world2vlm.base_student import BASE_STUDENT
 RESULT = Path(__file__).parent / "results" / "serving.json"
 _TRAJECTORIES = 4
 _FUZZED = 40
+_ALSO = ("litserve", "nvidia-pytriton", "onnxruntime", "tritonclient")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -97,7 +98,7 @@ def main(
         seed,
         noise,
     )
-    head, parts = findings.header(), dict[str, Part]()
+    head, parts = findings.header("serving", _ALSO), dict[str, Part]()
     with tempfile.TemporaryDirectory(prefix="world2vlm-serving-") as folder:
         own = checkpoints.copied(checkpoint, Path(folder) / "checkpoint")
         bench = Bench(replace(options, checkpoint=own), Path(folder))

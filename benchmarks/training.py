@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -14,11 +13,10 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks.serve.findings import Claim, Part, write
+from benchmarks.serve.findings import Claim, Part, header, write
 from benchmarks.train.sides import Run, run_ours, run_trl
 from benchmarks.train.task import Task, make_model, make_records
 from trainer.finetune.config import FinetuneConfig
-from world2vlm.report.machine import describe_machine, describe_versions
 
 RESULT = Path(__file__).parent / "results" / "training.json"
 OURS, TRL = "ours", "trl"
@@ -53,7 +51,7 @@ def main(
     options = {
         "records": records, "batch": batch, "row": row, "rooms": rooms, "repetitions": repetitions, "threads": threads,
     }  # fmt: skip
-    head = _header()
+    head = header("training", _ALSO)
     if find_spec("trl") is None:
         print("TRL is left out: it is not installed (pip install trl)")
     parts: dict[str, Part] = {}
@@ -117,18 +115,6 @@ def _describe(runs: list[Run], task: Task) -> dict[str, Any]:
 
 def _apart(ours: Run, theirs: Run) -> float:
     return max(abs(mine - other) / other for mine, other in zip(ours.losses, theirs.losses, strict=True))
-
-
-def _header() -> dict[str, Any]:
-    machine, versions = describe_machine(), describe_versions()
-    for package in _ALSO:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    print(f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}")
-    print(", ".join(f"{name} {number}" for name, number in versions.items()))
-    return {"benchmark": "training", "machine": machine, "versions": versions}
 
 
 if __name__ == "__main__":

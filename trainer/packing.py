@@ -21,6 +21,7 @@ from world2vlm.vlm.network import TorchNetwork
 from world2vlm.vlm.vocabulary import number_words
 
 IGNORE = -100
+_ROUND = 32
 
 # Token ids, branches, positions (L, 3), labels, weights, ordinal: one row of a `PackedBatch` before padding.
 _Row = tuple[list[int], list[int], NDArray[np.int64], list[int], list[float], list[bool]]
@@ -105,8 +106,7 @@ class PackedStudent:
     def pack(self, rows: Sequence[Sequence[Example]]) -> PackedBatch:
         """Lay out one row a clip: the clip's prefix, then each example."""
         laid_out = [self._lay_out(examples) for examples in rows]
-        # Few distinct lengths: matrix kernels are chosen and cached by shape.
-        length = -(-max(len(row[0]) for row in laid_out) // 32) * 32
+        length = padded_length([row[0] for row in laid_out])
         ids = np.full((len(rows), length), self._processor.tokenizer.pad_token_id)
         branch = np.full((len(rows), length), -1)
         positions = np.zeros((len(rows), length, 3), dtype=np.int64)
@@ -179,6 +179,11 @@ class PackedStudent:
         if tokens is None:
             tokens = self._tokens[text] = self._processor.encode_question(text)
         return tokens
+
+
+def padded_length(rows: Sequence[Sequence[int]]) -> int:
+    """Tokens of the longest row, rounded up: few distinct lengths, as matrix kernels are chosen and cached by shape."""
+    return -(-max(map(len, rows)) // _ROUND) * _ROUND
 
 
 def block_mask(branch: torch.Tensor) -> torch.Tensor:

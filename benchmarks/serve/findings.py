@@ -10,8 +10,6 @@ from typing import Any
 from world2vlm.files import write_atomically
 from world2vlm.report.machine import describe_machine, describe_versions
 
-_ALSO = ("litserve", "nvidia-pytriton", "onnxruntime", "tritonclient")
-
 
 @dataclass(frozen=True)
 class Claim:
@@ -47,17 +45,17 @@ class Part:
             print(claim, flush=True)
 
 
-def header() -> dict[str, Any]:
-    """The machine and the versions, printed and returned."""
+def header(benchmark: str, also: Sequence[str]) -> dict[str, Any]:
+    """The machine and the versions, those of `also` among them, printed and returned."""
     machine, versions = describe_machine(), describe_versions()
-    for package in _ALSO:
+    for package in also:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed"
     print(f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}")
     print(", ".join(f"{name} {number}" for name, number in versions.items()))
-    return {"benchmark": "serving", "machine": machine, "versions": versions}
+    return {"benchmark": benchmark, "machine": machine, "versions": versions}
 
 
 def write(path: Path, head: Mapping[str, Any], options: Mapping[str, Any], parts: Mapping[str, Part]) -> None:

@@ -22,6 +22,7 @@ from trainer.grpo.prompts import Prompts
 from trainer.grpo.rollouts import Group, Rollouts
 from trainer.grpo.training import draw_groups, train
 from trainer.optim_config import OptimConfig
+from world2vlm import rewards, scoring
 from world2vlm.errors import DivergedError, GateRejectedError, InvalidInputError
 from world2vlm.records import TaskRecord
 from world2vlm.tasks import TASKS, AnswerKind
@@ -148,6 +149,16 @@ def test_a_seed_gives_the_same_answers_and_another_one_others() -> None:
     assert len(set(first)) > 1
 
 
+def test_either_reward_may_be_asked_for() -> None:
+    model = student(3)
+    record = TaskRecord.create("D3", "Which actions?", "turn left 30 degrees", ["0.png", "1.png"])
+    frames = clips(1)[0]
+    for name, score in (("strict", scoring.score), ("world2vlm", rewards.reward)):
+        (group,) = Rollouts(model, lambda _: list(frames), 6, name).draw([record], [0])  # type: ignore[arg-type]
+        texts = [model.processor.tokenizer.decode(list(answer)) for answer in group.answers]
+        assert group.rewards.tolist() == [score("D3", record.assistant, text)["overall"] for text in texts]
+
+
 def test_forced_tokens_are_no_choices() -> None:
     model = student()
     encode, eos = model.processor.encode_question, model.processor.tokenizer.eos_token_id
@@ -167,8 +178,9 @@ def test_questions_are_balanced_and_depend_on_the_seed_and_the_step_alone(record
         assert drawn == [again.draw(step, slot) for slot in range(6)]
         assert sorted(record.task_type for record in drawn) == ["A2", "A2", "D1", "D1", "D2", "D2"]
         assert prompts.draw(step, 1, attempt=1).task_type == drawn[1].task_type
-    pool = Prompts(replace(FAST, pool=6), many).pool
-    assert sorted(record.task_type for record in pool) == ["A2", "A2", "D1", "D1", "D2", "D2"]
+    pool = Prompts(replace(FAST, pool=6), many)
+    asked = {(record.task_type, record.user) for step in range(60) for record in [pool.draw(step, 0)]}
+    assert sorted(task for task, _ in asked) == ["A2", "A2", "D1", "D1", "D2", "D2"]
     alone = Prompts(replace(FAST, tasks=("D1",)), many)
     assert {alone.draw(step, slot).task_type for step in range(4) for slot in range(4)} == {"D1"}
     with pytest.raises(InvalidInputError, match="no question of A1: there is nothing to train on"):

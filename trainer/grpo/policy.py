@@ -9,11 +9,8 @@ from numpy.typing import NDArray
 
 from trainer.grpo.choices import Choice, choices
 from trainer.grpo.rollouts import Group
-from trainer.packing import PackedStudent, Rows, block_mask
+from trainer.packing import PackedStudent, Rows, block_mask, padded_length
 from world2vlm.vlm import StudentModel
-
-# Few distinct lengths: matrix kernels are chosen and cached by shape.
-_ROUND = 32
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ class Policy:
         return laid
 
     def _rows(self, laid: Sequence[_Laid]) -> Rows:
-        length = -(-max(len(row.ids) for row in laid) // _ROUND) * _ROUND
+        length = padded_length([row.ids for row in laid])
         prefix = self._packed.network.prefix_positions
         ids = torch.full((len(laid), length), self._student.processor.tokenizer.pad_token_id)
         branch = torch.full((len(laid), length), -1)

@@ -31,11 +31,6 @@ class Prompts:
         share = -(-config.pool // len(by_task)) if config.pool else len(records)
         self._pools = {task: rng.sample(by_task[task], min(share, len(by_task[task]))) for task in self._tasks}
 
-    @property
-    def pool(self) -> list[TaskRecord]:
-        """All that may be drawn."""
-        return [record for task in self._tasks for record in self._pools[task]]
-
     def draw(self, step: int, slot: int, attempt: int = 0) -> TaskRecord:
         """The question in a slot of a step; of the slot's task at every attempt."""
         task = self._tasks[(step * self._count + slot) % len(self._tasks)]
