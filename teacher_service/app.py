@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from teacher_service.service import Teacher
 from teacher_service.servicer import Limits, TeacherServicer
 from teacher_service.streams import Streams
-from teacher_service.worlds.geometric import GeometricWorld
-from teacher_service.worlds.renderer import RendererWorld
+from teacher_service.worlds.registry import make_worlds
 from world2vlm import rpc, tracing
 from world2vlm.rpc import Server, Service
 from world2vlm.settings import TeacherSettings
@@ -21,8 +20,7 @@ log = logging.getLogger(__name__)
 
 def build_server(settings: TeacherSettings, streams: Streams) -> Server:
     """Wire the service. Call it inside a running event loop."""
-    renderer = RendererWorld(settings.min_clearance_m, settings.min_object_area, settings.scene_cache)
-    teacher = Teacher([renderer, GeometricWorld(settings.min_observed_share)])
+    teacher = Teacher(make_worlds(settings))
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels, settings.max_frames)
     servicer = TeacherServicer(teacher, streams, limits)
     service = Service("world2vlm.v1.TeacherService", servicer, add_TeacherServiceServicer_to_server)

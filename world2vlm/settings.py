@@ -160,6 +160,8 @@ class TeacherSettings(ServiceSettings):
     """The teacher service.
 
     Attributes:
+        worlds: names of the worlds to serve, in order of preference (entry points `world2vlm.worlds`).
+        world_options: each world's own options, by its name (`[teacher.world_options.NAME]` in the file).
         max_workers: frames rendered at the same time.
         max_frames: frames of one trajectory.
         scene_cache: furnished rooms kept in memory.
@@ -172,6 +174,8 @@ class TeacherSettings(ServiceSettings):
 
     port: int = Field(50051, ge=0, le=65535)
     metrics_port: int = Field(9101, ge=-1, le=65535)
+    worlds: tuple[str, ...] = ("renderer", "geometric")
+    world_options: dict[str, dict[str, Any]] = {}
     max_workers: int = Field(2, ge=1)
     max_frames: int = Field(512, ge=1)
     scene_cache: int = Field(32, ge=1)

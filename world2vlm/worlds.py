@@ -16,6 +16,9 @@ class WorldInfo:
         licence: SPDX identifier or name, of the weights and of what they may produce.
         outputs_may_train: its frames may be used to train other models.
         digest: sha256 of the weights, or of the source that acts as weights.
+        outputs_may_be_sold: what is made from its frames may be used commercially.
+        excluded_regions: where it may not be used, ISO 3166 alpha-2 codes, and EU.
+        terms: the sentence that says so, with the address of the licence; empty where nothing is restricted.
     """
 
     name: str
@@ -27,3 +30,6 @@ class WorldInfo:
     licence: str
     outputs_may_train: bool
     digest: str
+    outputs_may_be_sold: bool = True
+    excluded_regions: tuple[str, ...] = ()
+    terms: str = ""

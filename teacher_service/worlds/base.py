@@ -1,7 +1,7 @@
 """The port that every world implements, and what goes through it."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -48,6 +48,7 @@ class ImagineSpec:
         seed: of whatever the world does at random; the same request gives the same bytes.
         size: (width, height) of a scene's frames in pixels; a photo keeps its own.
         with_instances: also make instance maps, where the world knows instances.
+        is_cancelled: whether nobody waits for the frames any more; a world asks between two steps of its own.
     """
 
     anchor: Photo | ScenePoint
@@ -55,6 +56,7 @@ class ImagineSpec:
     seed: int = 0
     size: tuple[int, int] = (128, 128)
     with_instances: bool = False
+    is_cancelled: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ class World(Protocol):
     def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
         """Yield one frame for every waypoint, in order, each as soon as it is made.
 
-        The caller sends only the kinds of anchor that `info` names. Not asking for the next frame stops the work.
+        The caller sends only the kinds of anchor that `info` names. Not asking for the next frame stops the work, and so
+        does `spec.is_cancelled` within one step of the world's own: the frames then end early. The pose and the intrinsics
+        of a frame are those that were really used, after any snapping or cropping.
 
         Raises:
             InvalidInputError: the anchor lacks something that this path needs.

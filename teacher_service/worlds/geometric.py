@@ -15,6 +15,7 @@ from world2vlm.bundles import Frame
 from world2vlm.cameras import Floats
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import encode_png
+from world2vlm.settings import TeacherSettings
 from world2vlm.worlds import WorldInfo
 
 MAX_PIXELS = 1 << 20
@@ -79,6 +80,11 @@ class GeometricWorld:
             scores={"observed_share": observed},
         )
         return Imagined(frame, observed_png)
+
+
+def make(settings: TeacherSettings) -> GeometricWorld:
+    """Make the world from the teacher's settings."""
+    return GeometricWorld(settings.min_observed_share)
 
 
 def _depth(photo: Photo, path: tuple[Waypoint, ...]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from world2vlm.bundles import Frame, ObjectView
 from world2vlm.cameras import Floats, intrinsics_from_fov
 from world2vlm.errors import GateRejectedError, InvalidInputError
 from world2vlm.images import encode_png
+from world2vlm.settings import TeacherSettings
 from world2vlm.worlds import WorldInfo
 
 FOV_DEG = 90.0
@@ -85,6 +86,11 @@ class RendererWorld:
             points = positions @ start[:3, :3].T + start[:3, 3]
             found.append(check_clearance(room.room.clearance(points[:, 0], points[:, 2]), self._min_clearance_m))
         return found
+
+
+def make(settings: TeacherSettings) -> RendererWorld:
+    """Make the world from the teacher's settings."""
+    return RendererWorld(settings.min_clearance_m, settings.min_object_area, settings.scene_cache)
 
 
 class _CachedRoom:
