@@ -78,9 +78,9 @@ class World(Protocol):
     def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
         """Yield one frame for every waypoint, in order, each as soon as it is made.
 
-        The caller sends only the kinds of anchor that `info` names. Not asking for the next frame stops the work, and so
-        does `spec.is_cancelled` within one step of the world's own: the frames then end early. The pose and the intrinsics
-        of a frame are those that were really used, after any snapping or cropping.
+        The caller sends only the kinds of anchor that `info` names. Not asking for the next frame stops the work, and
+        so does `spec.is_cancelled` within one step of the world's own: the frames then end early. The pose and the
+        intrinsics of a frame are those that were really used, after any snapping or cropping.
 
         Raises:
             InvalidInputError: the anchor lacks something that this path needs.
