@@ -3,24 +3,31 @@
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import blake2b
+from typing import Generic, Protocol, TypeVar
 
-import numpy as np
 from cachetools import LRUCache
-from numpy.typing import NDArray
 from PIL import Image
 
 from world2vlm.images import decode_image
 
 _MAX_BYTES = 16 << 20
 
-Frame = NDArray[np.uint8]
+
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        ...
 
 
-class Frames:
+Frame = TypeVar("Frame", bound=_Sized)
+
+
+class Frames(Generic[Frame]):
     """Decodes and resizes pictures, and keeps those seen last. Not thread-safe.
 
     Args:
-        to_frame: resizes an RGB picture to uint8 (S, S, 3).
+        to_frame: makes of an RGB picture what the student reads.
         max_image_bytes, max_image_pixels: of one picture, see `decode_image`.
         max_bytes: of the frames kept.
     """

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     Idefics3Config,
     Idefics3ForConditionalGeneration,
@@ -28,9 +28,9 @@ from transformers import (
 )
 
 from trainer.finetune.config import FinetuneConfig
-from trainer.finetune.processing import without_video
 from trainer.finetune.training import train
 from world2vlm.records import TaskRecord
+from world2vlm.vlm.fullsize.processing import without_video
 
 _QWEN_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for p in m['content'] %}"
@@ -46,12 +46,12 @@ _IDEFICS_TEMPLATE = (
 _LLAVA_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] | upper }}: {% for p in m['content'] %}"
     "{% if p['type'] == 'image' %}<image>\n{% else %}{{ p['text'] }} {% endif %}"
-    "{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+    "{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 
 
-def make_qwen25(folder: Path) -> None:
-    tokenizer = _tokenizer(_QWEN_TOKENS, _QWEN_TEMPLATE, eos="<|im_end|>")
+def make_qwen25(folder: Path, corpus: Sequence[str] = ()) -> None:
+    tokenizer = _tokenizer(_QWEN_TOKENS, _QWEN_TEMPLATE, corpus, eos="<|im_end|>")
     image_processor = Qwen2VLImageProcessorPil(
         patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 1024}
     )
@@ -65,8 +65,8 @@ def make_qwen25(folder: Path) -> None:
     _save(folder, Qwen2_5_VLForConditionalGeneration, config, _still("qwen2_5_vl", image_processor, tokenizer))
 
 
-def make_qwen3(folder: Path) -> None:
-    tokenizer = _tokenizer(_QWEN_TOKENS, _QWEN_TEMPLATE, eos="<|im_end|>")
+def make_qwen3(folder: Path, corpus: Sequence[str] = ()) -> None:
+    tokenizer = _tokenizer(_QWEN_TOKENS, _QWEN_TEMPLATE, corpus, eos="<|im_end|>")
     image_processor = Qwen2VLImageProcessorPil(
         patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 1024}
     )
@@ -79,10 +79,10 @@ def make_qwen3(folder: Path) -> None:
     _save(folder, Qwen3VLForConditionalGeneration, config, _still("qwen3_vl", image_processor, tokenizer))
 
 
-def make_idefics3(folder: Path) -> None:
+def make_idefics3(folder: Path, corpus: Sequence[str] = ()) -> None:
     rows = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
     special = ["<|im_start|>", "<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *rows]
-    tokenizer = _tokenizer(special, _IDEFICS_TEMPLATE, eos="<end_of_utterance>")
+    tokenizer = _tokenizer(special, _IDEFICS_TEMPLATE, corpus, eos="<end_of_utterance>")
     image_processor = Idefics3ImageProcessorPil(size={"longest_edge": 32}, max_image_size={"longest_edge": 16})
     processor = Idefics3Processor(image_processor, tokenizer, image_seq_len=4, chat_template=_IDEFICS_TEMPLATE)
     vision = {
@@ -101,8 +101,8 @@ def make_idefics3(folder: Path) -> None:
     _save(folder, Idefics3ForConditionalGeneration, config, processor)
 
 
-def make_llava(folder: Path) -> None:
-    tokenizer = _tokenizer(["<s>", "</s>", "<image>"], _LLAVA_TEMPLATE, eos="</s>", bos="<s>")
+def make_llava(folder: Path, corpus: Sequence[str] = ()) -> None:
+    tokenizer = _tokenizer(["<s>", "</s>", "<image>"], _LLAVA_TEMPLATE, corpus, eos="</s>", bos="<s>")
     image_processor = LlavaImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     processor = LlavaProcessor(
         image_processor,
@@ -127,7 +127,7 @@ def make_llava(folder: Path) -> None:
     _save(folder, LlavaForConditionalGeneration, config, processor)
 
 
-MAKERS: dict[str, Callable[[Path], None]] = {
+MAKERS: dict[str, Callable[..., None]] = {
     "qwen2_5_vl": make_qwen25,
     "qwen3_vl": make_qwen3,
     "idefics3": make_idefics3,
@@ -197,10 +197,13 @@ def make_records(root: Path, count: int = 7, seed: int = 0) -> list[TaskRecord]:
 _QWEN_TOKENS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 
 
-def _tokenizer(special: Sequence[str], template: str, eos: str, bos: str | None = None) -> Any:
+def _tokenizer(special: Sequence[str], template: str, corpus: Sequence[str], eos: str, bos: str | None = None) -> Any:
+    """Of bytes; with a corpus also of its words, as larger models have them."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={symbol: index for index, symbol in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=bool(corpus))
+    if corpus:
+        tokenizer.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=700, initial_alphabet=alphabet))
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<pad>", *special])
     made: Any = PreTrainedTokenizerFast
@@ -210,7 +213,7 @@ def _tokenizer(special: Sequence[str], template: str, eos: str, bos: str | None 
 def _text(tokenizer: Any) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
         "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None,
         "initializer_range": 0.2,
     }  # fmt: skip

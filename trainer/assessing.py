@@ -18,7 +18,9 @@ from world2vlm.bundles import ObjectView, read_bundle
 from world2vlm.datasets import Dataset
 from world2vlm.errors import InvalidInputError
 from world2vlm.records import TaskRecord
-from world2vlm.vlm import Prompt, StudentModel
+from world2vlm.vlm import Prompt
+from world2vlm.vlm.answering import Student
+from world2vlm.vlm.loading import load_student
 
 Progress = Callable[[int, int], None]
 Ask = Callable[[Sequence[ObjectView], str, random.Random], QuestionAnswer | None]
@@ -49,8 +51,8 @@ def compare_checkpoints(
     train, test = dataset.splits["train"], dataset.splits["test"]
     baselines = baseline_scores(train, test, seed)
     total = 2 * len(test)
-    before, probes_before = _assess(StudentModel.load(parent), test, bundles, lambda done: on_progress(done, total))
-    student = StudentModel.load(child)
+    before, probes_before = _assess(load_student(parent), test, bundles, lambda done: on_progress(done, total))
+    student = load_student(child)
     after, probes_after = _assess(student, test, bundles, lambda done: on_progress(len(test) + done, total))
     decision = gate(before, after, baselines, probes_before, probes_after, seed=seed)
     return {
@@ -67,10 +69,10 @@ def compare_checkpoints(
 
 def score_checkpoint(folder: Path, records: Sequence[TaskRecord], bundles: Path, on_progress: Progress) -> list[Scored]:
     """Ask one checkpoint some questions and score the answers; image paths are relative to `bundles`."""
-    return _ask(StudentModel.load(folder), records, bundles, on_progress)
+    return _ask(load_student(folder), records, bundles, on_progress)
 
 
-def probe_scores(student: StudentModel, records: Sequence[TaskRecord], bundles: Path) -> dict[str, float]:
+def probe_scores(student: Student, records: Sequence[TaskRecord], bundles: Path) -> dict[str, float]:
     """What a round must not make a student forget, by probe: mean scores on single frames of `records`.
 
     `grounding`: the IoU of the box of a named object ("Where is the red chair?"). `naming`: whether it names what is in
@@ -95,7 +97,7 @@ def _probes(paths: Sequence[str], bundles: Path, ask: Ask) -> list[tuple[str, st
 
 
 def _probe(
-    student: StudentModel, bundles: Path, asked: Sequence[tuple[str, str, str]], score: Callable[[str, str], float]
+    student: Student, bundles: Path, asked: Sequence[tuple[str, str, str]], score: Callable[[str, str], float]
 ) -> float:
     scores: list[float] = []
     for start in range(0, len(asked), _BATCH):
@@ -106,7 +108,7 @@ def _probe(
 
 
 def _references(
-    student: StudentModel, train: Sequence[TaskRecord], test: Sequence[TaskRecord], seed: int
+    student: Student, train: Sequence[TaskRecord], test: Sequence[TaskRecord], seed: int
 ) -> dict[str, dict[str, float]]:
     """What is reached without looking, by task: how much of a score needs the images at all.
 
@@ -126,13 +128,13 @@ def _references(
 
 
 def _assess(
-    student: StudentModel, records: Sequence[TaskRecord], bundles: Path, on_done: Callable[[int], None]
+    student: Student, records: Sequence[TaskRecord], bundles: Path, on_done: Callable[[int], None]
 ) -> tuple[list[Scored], dict[str, float]]:
     scored = _ask(student, records, bundles, lambda done, _total: on_done(done))
     return scored, probe_scores(student, records, bundles)
 
 
-def _ask(student: StudentModel, records: Sequence[TaskRecord], bundles: Path, on_progress: Progress) -> list[Scored]:
+def _ask(student: Student, records: Sequence[TaskRecord], bundles: Path, on_progress: Progress) -> list[Scored]:
     def answer(asked: Sequence[TaskRecord]) -> list[str]:
         prompts = [read_prompt(bundles, record.images, record.question, record.task_type) for record in asked]
         return [reply.text for reply in student.answer(prompts)]

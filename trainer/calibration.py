@@ -17,7 +17,7 @@ from trainer.prompts import read_prompt
 from world2vlm.records import TaskRecord
 from world2vlm.scoring import score
 from world2vlm.tasks import TASKS, AnswerKind
-from world2vlm.vlm import StudentModel
+from world2vlm.vlm.answering import Student
 
 KINDS = (AnswerKind.BINARY, AnswerKind.MOTION, AnswerKind.SEQUENCE)
 # Far below 1, too: a motion is right within a tolerance, so it is right more often than its exact number is likely.
@@ -28,7 +28,7 @@ _BATCH = 64
 Floats = NDArray[np.float64]
 
 
-def fit_temperatures(student: StudentModel, records: Sequence[TaskRecord], bundles: Path) -> dict[str, float]:
+def fit_temperatures(student: Student, records: Sequence[TaskRecord], bundles: Path) -> dict[str, float]:
     """The temperature of each kind of answer with the least negative log-likelihood of being right.
 
     Args:
@@ -46,9 +46,7 @@ def fit_temperatures(student: StudentModel, records: Sequence[TaskRecord], bundl
     }
 
 
-def measure_calibration(
-    student: StudentModel, records: Sequence[TaskRecord], bundles: Path
-) -> dict[str, dict[str, Any]]:
+def measure_calibration(student: Student, records: Sequence[TaskRecord], bundles: Path) -> dict[str, dict[str, Any]]:
     """How well the student's probabilities hold, by kind of answer, before (temperature 1) and after calibration.
 
     Returns:
@@ -89,7 +87,7 @@ def negative_log_likelihood(probabilities: Floats, right: NDArray[np.bool_]) -> 
 
 
 def _answers(
-    student: StudentModel,
+    student: Student,
     records: Sequence[TaskRecord],
     bundles: Path,
     temperatures: Mapping[str, Sequence[float]],

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 from world2vlm.checkpoints import Registry
 from world2vlm.errors import InvalidInputError, PreconditionError
+from world2vlm.fullsize import beside, is_fullsize
 
 
 @contextmanager
@@ -26,11 +27,17 @@ def whole(registry: Registry, version: int) -> Iterator[Path]:
 def merged(folder: Path, base: Path | None) -> Iterator[Path]:
     """A full checkpoint's own folder where there is no base, or else a temporary one, the adapter merged into the base.
 
+    A full-size base and its adapter lie side by side there: what loads them merges them.
+
     Raises:
         PreconditionError: the adapter does not fit its base.
     """
     if base is None:
         yield folder
+        return
+    if is_fullsize(base):
+        with beside(base, folder) as both:
+            yield both
         return
     from world2vlm.vlm.lora import write_merged  # imports torch
 

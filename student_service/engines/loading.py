@@ -1,11 +1,12 @@
 """Which engine loads a checkpoint, by the settings, its size and the machine."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from student_service.engines.base import Engine, Loader, LookedUp, Sizes
+from world2vlm.fullsize import is_fullsize
 from world2vlm.settings import StudentSettings
 
 _SMALL_BYTES = 64 << 20
@@ -51,7 +52,10 @@ class InProcess:
 
 @dataclass(frozen=True)
 class InPool:
-    """Loads a checkpoint into processes of its own: a small one into one a core, a large one into one."""
+    """Loads a checkpoint into processes of its own: a small one into one a core, a large one into one.
+
+    One of full size gets all cores for each of its operations, where the settings don't say how many threads.
+    """
 
     settings: StudentSettings
 
@@ -61,9 +65,12 @@ class InPool:
         from student_service.engines.worker import Assignment
 
         settings = self.settings
-        workers = settings.workers or (min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if _is_small(folder) else 1)
+        cores = len(os.sched_getaffinity(0))
+        workers = settings.workers or (min(_MOST_WORKERS, cores) if _is_small(folder) else 1)
         workers = min(workers, settings.max_batch)
         load = in_process(settings, -(-settings.max_batch // workers))
+        if not settings.threads and is_fullsize(folder) and _weight_bytes(folder) > _SMALL_BYTES:
+            load = replace(load, threads=max(1, cores // workers))
         return PoolEngine(
             Assignment(folder, load, settings.log_format, settings.log_level), workers, settings.max_batch
         )
@@ -96,9 +103,14 @@ def _is_small(folder: Path) -> bool:
     """Whether a core each for several copies, and onnxruntime, are the better way on a CPU.
 
     onnxruntime saves the overhead of many short operations, up to half of a small student's time. It also keeps its own
-    copies of the weights for each of the two graphs, which only a small student should pay for.
+    copies of the weights for each of the two graphs, which only a small student should pay for. A model of another
+    family than the built-in student's is never small.
     """
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= _SMALL_BYTES
+    return not is_fullsize(folder) and _weight_bytes(folder) <= _SMALL_BYTES
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def _pick_device(device: str) -> str:

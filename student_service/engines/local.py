@@ -3,15 +3,16 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from student_service.engines.base import DEFAULT_SIZES, LookedUp, Query, Reply, Sizes, Update
-from student_service.frames import Frame, Frames
+from student_service.frames import Frames
 from world2vlm.errors import InvalidInputError, PreconditionError, World2VLMError
-from world2vlm.vlm import StudentModel
+from world2vlm.vlm.answering import Student
 from world2vlm.vlm.decoding import Decoder, Job, Progress
-from world2vlm.vlm.student import Student
+from world2vlm.vlm.loading import load_student
 
 
 def limit_threads(threads: int) -> None:
@@ -39,7 +40,7 @@ class LocalEngine:
         self.capacity = sizes.batch
         self._sizes = sizes
         self._looked_up: LookedUp = Counter() if looked_up is None else looked_up
-        self._frames = Frames(student.processor.to_frame, sizes.image_bytes, sizes.image_pixels)
+        self._frames = Frames(student.to_frame, sizes.image_bytes, sizes.image_pixels, student.frame_bytes)
         self._student: Student | None = student
         self._decoder: Decoder | None = student.decoder(sizes.batch, sizes.question_tokens, sizes.new_tokens)
         self._answers: dict[int, _Answer] = {}
@@ -54,7 +55,7 @@ class LocalEngine:
             PreconditionError: the checkpoint is unfit.
         """
         try:
-            return cls(StudentModel.load(folder, device), sizes, looked_up)
+            return cls(load_student(folder, device), sizes, looked_up)
         except World2VLMError as error:
             raise PreconditionError(f"the checkpoint is unfit: {error}") from error
 
@@ -90,7 +91,7 @@ class LocalEngine:
         self._student = self._decoder = None
         self._answers.clear()
 
-    def _read(self, image: bytes) -> Frame:
+    def _read(self, image: bytes) -> Any:
         frame, is_known = self._frames.read(image)
         self._looked_up["pictures", is_known] += 1
         return frame
@@ -103,7 +104,7 @@ class LocalEngine:
             reply = Reply(done.text, done.probability, done.prompt_tokens, done.answer_tokens)
             return Update(progress.key, done.text[len(answer.said) :], reply)
         answer.ids += progress.ids
-        text = self._loaded().processor.tokenizer.decode(answer.ids, skip_special_tokens=True)
+        text = self._loaded().text(answer.ids)
         # A character of several bytes is held back until it is whole.
         whole = text.rstrip("\N{REPLACEMENT CHARACTER}")
         added, answer.said = whole[len(answer.said) :], whole

@@ -13,6 +13,7 @@ from student_service.engines.loading import choose_engine
 from student_service.engines.local import LocalEngine
 from student_service.engines.triton import load as load_triton
 from student_service.triton.wire import STREAM_MODEL
+from tests.fullsize_kit import tiny_family
 from tests.student_kit import EchoEngine, onnx_cache, png, query, tiny_student
 from tests.triton_kit import Kit, running_triton
 from world2vlm.errors import InvalidInputError, PreconditionError
@@ -39,13 +40,17 @@ def make_engine(request: pytest.FixtureRequest) -> Engine:
             return kit.engine(1)
         case "onnx":
             return onnx.load(tiny_student(), onnx_cache())
+        case "family":
+            return LocalEngine.load(tiny_family("qwen2_5_vl"))
+        case "family in a pool":
+            return choose_engine(StudentSettings.load())(tiny_family("llava"))
         case "pool":
             return choose_engine(StudentSettings.load(engine="local", workers=2))(tiny_student())
         case _:
             return LocalEngine.load(tiny_student())
 
 
-@pytest.fixture(params=["echo", "local", "onnx", "pool", "triton"])
+@pytest.fixture(params=["echo", "local", "onnx", "pool", "family", "family in a pool", "triton"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     engine = make_engine(request)
     yield engine

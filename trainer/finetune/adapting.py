@@ -13,9 +13,9 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from trainer.finetune.attention import PER_EXAMPLE
 from trainer.finetune.config import ALL_LINEAR, FinetuneConfig
-from trainer.finetune.families import Family, find_family, vision_modules
-from trainer.finetune.processing import load_processor, save_processor
 from world2vlm.errors import InvalidInputError, UnavailableError
+from world2vlm.vlm.fullsize.families import Family, find_family, vision_modules
+from world2vlm.vlm.fullsize.processing import load_processor, save_processor
 
 _DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 # transformers' annotations do not describe these calls.

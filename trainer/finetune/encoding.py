@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
-from trainer.finetune.conversation import control_tokens, render, show_images
-from trainer.finetune.families import Family, positions, vision_modules
 from trainer.finetune.packing import Example
 from trainer.finetune.prepared import Prepared, Tensors, digest
-from trainer.finetune.vision import Picture, see
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import decode_image
 from world2vlm.records import TaskRecord
+from world2vlm.vlm.fullsize.conversation import control_tokens, encode, render, show_images
+from world2vlm.vlm.fullsize.families import Family, positions, vision_modules
+from world2vlm.vlm.fullsize.network import Seen
+from world2vlm.vlm.fullsize.vision import GRID, Picture, look, see
 
-_TEXT, _GRID = "text", "image_grid_thw"
+_TEXT = "text"
 _Kept = tuple[Tensors, Mapping[str, str]]
 
 
@@ -95,6 +96,11 @@ class Encoder:
         """A prepared image by its key."""
         return self._kept(key)[0]
 
+    def seen(self, key: str) -> Seen:
+        """A prepared image as a student of full size takes it."""
+        tensors, texts = self._kept(key)
+        return Seen(bytes.fromhex(key), texts[_TEXT], tensors)
+
     def _kept(self, key: str) -> _Kept:
         return self._prepared.get(key, lambda: _lost(key))
 
@@ -115,30 +121,24 @@ class Encoder:
     @torch.no_grad()
     def _look(self, data: bytes) -> _Kept:
         """An image's tensors, and the text that stands for it."""
-        options = dict.fromkeys(self._family.options, True)
-        found = self._processor.image_processor(images=[decode_image(data)], return_tensors="pt", **options)
-        text: str = self._processor.replace_image_token(found, 0)
-        picture = {name: found[name] for name in self._family.inputs if name in found}
+        picture, text = look(self._processor, self._family, decode_image(data))
         if not self._frozen:
             return picture, {_TEXT: text}
         device = next(self._base.parameters()).device
         on_device = {name: value.to(device) for name, value in picture.items()}
         with torch.autocast(device.type, self._autocast, enabled=self._autocast is not None):
             seen = {name: value.cpu() for name, value in see(self._base, self._family, [on_device])[0].items()}
-        return seen | ({_GRID: picture[_GRID]} if _GRID in picture else {}), {_TEXT: text}
+        return seen | ({GRID: picture[GRID]} if GRID in picture else {}), {_TEXT: text}
 
     def _tokens(self, record: TaskRecord, images: tuple[str, ...]) -> Tensors:
         kept = [self._kept(key) for key in images]
         said = render(self._processor, self._control, record)
         whole, answer = show_images(*said, self._processor.image_token, [texts[_TEXT] for _, texts in kept])
-        tokenizer = self._processor.tokenizer
-        begins = bool(tokenizer.bos_token) and whole.startswith(tokenizer.bos_token)
-        coded = tokenizer(whole, add_special_tokens=not begins, return_offsets_mapping=True)
-        ids = torch.tensor(coded["input_ids"])
-        ends = torch.tensor([end for _, end in coded["offset_mapping"]])
-        grids = torch.cat([tensors[_GRID] for tensors, _ in kept]) if kept and _GRID in kept[0][0] else None
+        coded, ends = encode(self._processor.tokenizer, whole)
+        ids = torch.tensor(coded)
+        grids = torch.cat([tensors[GRID] for tensors, _ in kept]) if kept and GRID in kept[0][0] else None
         place = positions(self._base, self._family, ids, grids)
-        return {"ids": ids.int(), "is_answer": (ends > answer).to(torch.uint8), "positions": place.int()}
+        return {"ids": ids.int(), "is_answer": (torch.tensor(ends) > answer).to(torch.uint8), "positions": place.int()}
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from trainer.finetune.attention import bounds
-from trainer.finetune.families import Family
 from trainer.finetune.packing import Row
-from trainer.finetune.vision import as_encoder_output, see
+from world2vlm.vlm.fullsize.families import Family
+from world2vlm.vlm.fullsize.vision import as_encoder_output, see
 
 
 def answer_loss(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from trainer.finetune.vision import Picture
+from world2vlm.vlm.fullsize.vision import Picture
 
 # Rows that are still filled up.
 _OPEN_ROWS = 8
@@ -22,7 +22,7 @@ class Example:
     Attributes:
         ids: int64 (L,).
         is_answer: bool (L,), the assistant's answer and the token that ends it.
-        positions: int64 (1, L) or (4, L), see `trainer.finetune.families.positions`.
+        positions: int64 (1, L) or (4, L), see `world2vlm.vlm.fullsize.families.positions`.
         images: keys of its images, in the order of the text.
     """
 

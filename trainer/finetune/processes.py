@@ -18,8 +18,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.finetune.config import FinetuneConfig
-from trainer.finetune.families import Family
 from trainer.finetune.loss import RowLoss
+from world2vlm.vlm.fullsize.families import Family
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,20 @@ class Processes:
         return value.item()
 
 
+def own_device() -> torch.device:
+    """The device of this process: a GPU where there is one."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
+
+
 @contextmanager
 def joined() -> Iterator[Processes]:
     """Join the processes that `torchrun` started, for the length of the block; alone without it."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        torch.cuda.set_device(device)
+    device = own_device()
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:

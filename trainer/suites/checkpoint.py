@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.suites.answerers import Query
-from world2vlm.vlm import Prompt, StudentModel
+from world2vlm.vlm import Prompt
+from world2vlm.vlm.loading import load_student
 
 
 class CheckpointAnswerer:
@@ -20,7 +21,7 @@ class CheckpointAnswerer:
     max_images = 2
 
     def __init__(self, folder: Path) -> None:
-        self._student = StudentModel.load(folder)
+        self._student = load_student(folder)
 
     def answer(self, queries: Sequence[Query], max_new_tokens: int) -> list[str]:
         """See `Answerer.answer`.

@@ -4,7 +4,9 @@ Used by the trainer and the student service alike, so that what was evaluated is
 `world2vlm` that imports torch.
 """
 
-from world2vlm.vlm.architecture import StudentConfig, build_student
-from world2vlm.vlm.student import Generation, Prompt, StudentModel
+from world2vlm.student_config import StudentConfig
+from world2vlm.vlm.answering import Generation, Prompt
+from world2vlm.vlm.architecture import build_student
+from world2vlm.vlm.student import StudentModel
 
 __all__ = ["Generation", "Prompt", "StudentConfig", "StudentModel", "build_student"]

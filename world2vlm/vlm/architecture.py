@@ -1,11 +1,11 @@
 """A tiny Qwen3-VL with random weights: transformers' own classes, small numbers, and two helpful initialisations."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from world2vlm.student_config import StudentConfig
 from world2vlm.vlm.processor import ClipProcessor, build_processor
 from world2vlm.vlm.student import StudentModel
 from world2vlm.vlm.tokenizer import build_tokenizer
@@ -14,22 +14,6 @@ from world2vlm.vlm.vocabulary import number_words
 _POSITION_STD = 0.5
 _POSITION_FREQUENCIES = (0.25, 0.5, 1.0, 2.0)
 _NUMBER_FREQUENCIES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-
-
-@dataclass(frozen=True)
-class StudentConfig:
-    """Sizes of a tiny student. `frame_size` is in pixels; a merged visual token covers patch * merge pixels."""
-
-    frame_size: int = 96
-    patch_size: int = 12
-    merge_size: int = 1
-    vision_layers: int = 3
-    vision_width: int = 128
-    text_layers: int = 3
-    text_width: int = 128
-    heads: int = 4
-    key_value_heads: int = 2
-    initializer_range: float = 0.08
 
 
 def build_student(config: StudentConfig | None = None, seed: int = 0) -> StudentModel:

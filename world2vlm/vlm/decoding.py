@@ -4,7 +4,7 @@ Greedy, or drawn where a job says so. Tokens that a grammar forces cost no forwa
 with the next choice.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -16,12 +16,11 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from world2vlm.tasks import get_task
-from world2vlm.vlm.grammar import Constraint, Grammars
-from world2vlm.vlm.network import Chunk, Network
+from world2vlm.vlm.grammar import Constraint, TaskGrammars
+from world2vlm.vlm.network import Chunk, Clip, Network
 
 # Tokens that a grammar forces at a time at most, with some room.
-_FORCED_ROOM = 8
-_PREFIX_BYTES = 32 << 20
+FORCED_ROOM = 8
 # Reading a prompt takes many times a token's time: many at once would hold up the answers under way.
 _STARTS_PER_STEP = 4
 
@@ -31,14 +30,14 @@ class Job:
     """One question to decode an answer for.
 
     Attributes:
-        clip: uint8 (2, S, S, 3).
+        clip: what is seen; uint8 (2, S, S, 3) for the built-in student.
         tokens: ids after the clip: the question and the beginning of the answer's turn.
         task: whose form the answer must have; empty for free text.
         max_new_tokens: where to stop at the latest.
         seed: each token is drawn from the probabilities at temperature 1 with this seed; None: the likeliest is taken.
     """
 
-    clip: NDArray[np.uint8]
+    clip: Clip
     tokens: Sequence[int]
     task: str
     max_new_tokens: int
@@ -64,32 +63,34 @@ class Progress:
 
 
 @dataclass
-class _Row:
+class Row:
+    """An answer under way, in its row of the cache."""
+
     key: int
     job: Job
     constraint: Constraint | None
     temperatures: NDArray[np.float64]
     log_probabilities: NDArray[np.float64]
     pending: list[int]
-    length: int
     chance: np.random.Generator | None
     answer: list[int] = field(default_factory=list)
+    length: int = 0  # tokens in the cache
     untold: list[int] = field(default_factory=list)
 
 
 class PrefixCache:
-    """The prefixes of the clips seen last, by content, up to so many bytes.
+    """The prefixes of the clips seen last, by content, up to as many bytes as the network says.
 
     Attributes:
         hits, misses: how often a prefix was found and had to be computed.
     """
 
-    def __init__(self, network: Network, max_bytes: int = _PREFIX_BYTES) -> None:
+    def __init__(self, network: Network) -> None:
         self._network = network
-        self._known: LRUCache[bytes, torch.Tensor] = LRUCache(max_bytes, getsizeof=lambda prefix: prefix.nbytes)
+        self._known: LRUCache[bytes, Any] = LRUCache(network.prefix_bytes, getsizeof=lambda prefix: prefix.nbytes)
         self.hits = self.misses = 0
 
-    def get(self, clips: Sequence[NDArray[np.uint8]]) -> list[torch.Tensor]:
+    def get(self, clips: Sequence[Clip]) -> list[Any]:
         """The prefixes of clips; the unknown ones are computed in one pass."""
         digests = [blake2b(clip.tobytes(), digest_size=16).digest() for clip in clips]
         unknown = {d: clip for d, clip in zip(digests, clips, strict=True) if d not in self._known}
@@ -97,7 +98,7 @@ class PrefixCache:
         self.hits += len(clips) - len(unknown)
         found = {d: self._known[d] for d in digests if d in self._known}
         if unknown:
-            read = dict(zip(unknown, self._network.read(np.stack(list(unknown.values()))), strict=True))
+            read = dict(zip(unknown, self._network.read(list(unknown.values())), strict=True))
             found.update(read)
             for digest, prefix in read.items():
                 with suppress(ValueError):  # larger than all that may be kept
@@ -111,7 +112,7 @@ class Decoder:
     Args:
         network: what runs the weights.
         grammars: of the tasks.
-        eos: the end token.
+        ends: the tokens that end an answer.
         banned: tokens that free text must not hold: the other control tokens.
         rows: answers at once.
         length: tokens of a prompt and its answer at most, the prefix not counted.
@@ -122,9 +123,9 @@ class Decoder:
     def __init__(
         self,
         network: Network,
-        grammars: Grammars,
+        grammars: TaskGrammars,
         *,
-        eos: int,
+        ends: Collection[int],
         banned: Iterable[int],
         rows: int,
         length: int,
@@ -135,13 +136,13 @@ class Decoder:
         self.prefixes = PrefixCache(network)
         self._network = network
         self._grammars = grammars
-        self._eos = eos
+        self._ends = frozenset(ends)
         self._banned = list(banned)
         self._temperatures = {kind: np.array(values, np.float64) for kind, values in (temperatures or {}).items()}
         self._plain = np.ones(max(map(len, self._temperatures.values()), default=1))
-        self._cache = network.new_cache(rows, network.prefix_length + length + _FORCED_ROOM)
-        self._rows: list[_Row] = []
-        self._new: list[_Row] = []
+        self._cache = network.new_cache(rows, network.prefix_length + length + FORCED_ROOM)
+        self._rows: list[Row] = []
+        self._new: list[Row] = []
 
     @property
     def active(self) -> int:
@@ -157,10 +158,10 @@ class Decoder:
             constraint = self._grammars.constraint(job.task)
             temperatures = self._temperatures.get(get_task(job.task).kind.value, self._plain)
             forced = constraint.begin()
-        pending, length = [*job.tokens, *forced], self._network.prefix_length
+        pending = [*job.tokens, *forced]
         chance = None if job.seed is None else np.random.default_rng(job.seed)
         self._new.append(
-            _Row(key, job, constraint, temperatures, 0 * temperatures, pending, length, chance, forced, list(forced))
+            Row(key, job, constraint, temperatures, 0 * temperatures, pending, chance, forced, untold=list(forced))
         )
 
     def drop(self, key: int) -> None:
@@ -177,11 +178,9 @@ class Decoder:
         old = len(self._rows)
         self._start_new()
         chunks = [rows for rows in (range(old), range(old, len(self._rows))) if rows]
-        # A few numbers of each row are looked at: numpy has less overhead for that than torch.
-        logits = [self._extend(rows).cpu().numpy() for rows in chunks]
         progress, ended = [], []
-        for index, (row, scores) in enumerate(zip(self._rows, (s for block in logits for s in block), strict=True)):
-            added, is_done = self._choose(row, scores)
+        for index, (row, token) in enumerate(zip(self._rows, self._draw(chunks), strict=True)):
+            added, is_done = self._grow(row, token)
             decoded = self._finish(row) if is_done else None
             if is_done:
                 ended.append(index)
@@ -196,8 +195,15 @@ class Decoder:
         if not starting:
             return
         for row, prefix in zip(starting, self.prefixes.get([row.job.clip for row in starting]), strict=True):
-            self._cache.write_prefix(len(self._rows), prefix)
+            row.length = self._cache.write_prefix(len(self._rows), prefix)
             self._rows.append(row)
+
+    def _draw(self, chunks: Sequence[range]) -> list[int]:
+        """Extend all rows, and choose a token for each."""
+        # A few numbers of each row are looked at: numpy has less overhead for that than torch.
+        logits = [self._extend(rows).cpu().numpy() for rows in chunks]
+        scores = (scores for block in logits for scores in block)
+        return [self._choose(row, scores) for row, scores in zip(self._rows, scores, strict=True)]
 
     def _extend(self, rows: range) -> torch.Tensor:
         chosen = [self._rows[index] for index in rows]
@@ -208,8 +214,8 @@ class Decoder:
             row.pending = []
         return logits
 
-    def _choose(self, row: _Row, logits: NDArray[np.float32]) -> tuple[list[int], bool]:
-        """Add an allowed token and what it forces. Returns what was added, and whether that is all."""
+    def _choose(self, row: Row, logits: NDArray[np.float32]) -> int:
+        """One of the allowed tokens; its probability counts."""
         if row.constraint is None:
             allowed = None
             logits[self._banned] = -np.inf
@@ -218,9 +224,12 @@ class Decoder:
             logits = logits[allowed]
         # The largest of logits with Gumbel noise is a draw from their softmax.
         best = int((logits if row.chance is None else logits + row.chance.gumbel(size=logits.shape)).argmax())
-        token = best if allowed is None else int(allowed[best])
-        row.log_probabilities = row.log_probabilities + _log_probability(logits, best, row.temperatures)
-        if token == self._eos:
+        row.log_probabilities = row.log_probabilities + log_probability(logits, best, row.temperatures)
+        return best if allowed is None else int(allowed[best])
+
+    def _grow(self, row: Row, token: int) -> tuple[list[int], bool]:
+        """Add a token and what it forces. Returns what was added, and whether that is all."""
+        if token in self._ends:
             return [], True
         added = [token]
         if row.constraint is not None:
@@ -230,7 +239,7 @@ class Decoder:
         row.answer += row.pending
         return row.pending, is_done or len(row.answer) >= row.job.max_new_tokens
 
-    def _finish(self, row: _Row) -> Decoded:
+    def _finish(self, row: Row) -> Decoded:
         is_cut = len(row.answer) >= row.job.max_new_tokens
         probabilities = np.exp(row.log_probabilities).tolist()
         return Decoded(tuple(row.answer), len(row.answer) + (not is_cut), tuple(probabilities))
@@ -243,7 +252,7 @@ class Decoder:
             self._rows[index] = last
 
 
-def _log_probability(logits: NDArray[np.float32], index: int, temperatures: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_probability(logits: NDArray[np.float32], index: int, temperatures: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of one of some logits, at each temperature."""
     # The largest is subtracted, so that nothing overflows.
     scaled = (logits - logits.max())[None] / temperatures[:, None]

@@ -6,7 +6,7 @@ student was trained on, and a token that the grammar leaves no choice about is k
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import llguidance
 import llguidance.hf
@@ -20,26 +20,38 @@ from world2vlm.errors import InvalidInputError
 from world2vlm.tasks import AnswerKind, Task, get_task
 from world2vlm.vlm.vocabulary import decimal_words, number_words
 
-_MAX_METRES = 9
-_MAX_DEGREES = 360
+MAX_METRES = 9
+MAX_DEGREES = 360
 _MOVES = [f"{primitive.value} " for primitive in Primitive if not primitive.is_turn]
 _TURNS = [f"{primitive.value} " for primitive in Primitive if primitive.is_turn]
 # Actions that a task's answer holds, from its question (World2VLM's words): fewest and most.
-_ACTIONS = {"A1": (1, 1), "A2": (1, 1), "A3": (2, 3), "D3": (1, 2)}
+ACTIONS = {"A1": (1, 1), "A2": (1, 1), "A3": (2, 3), "D3": (1, 2)}
 _TOKENS_PER_ACTION = 4  # with the separator, or the end token after the last one
 _BOX_TOKENS = 10
 
 
 def max_answer_tokens(task: str) -> int:
-    """Tokens of the longest answer that a task's grammar allows, the end token included."""
+    """Tokens of the longest answer that a task's grammar allows, the end token included; in the built-in tokenizer."""
     kind = get_task(task).kind
     if kind is AnswerKind.BINARY:
         return 2
-    return _BOX_TOKENS if kind is AnswerKind.BOX else _ACTIONS[task][1] * _TOKENS_PER_ACTION
+    return _BOX_TOKENS if kind is AnswerKind.BOX else ACTIONS[task][1] * _TOKENS_PER_ACTION
+
+
+class TaskGrammars(Protocol):
+    """The grammars of all tasks over one tokenizer."""
+
+    def constraint(self, task: str) -> "Constraint":
+        """The state before the first token of an answer to `task`.
+
+        Raises:
+            InvalidInputError: no such task.
+        """
+        ...
 
 
 class Grammars:
-    """The grammars of all tasks over one tokenizer, compiled at first use."""
+    """The grammars of all tasks over a built-in student's tokenizer, compiled at first use."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -50,11 +62,7 @@ class Grammars:
         self._values = values
 
     def constraint(self, task: str) -> "Constraint":
-        """The state before the first token of an answer to `task`.
-
-        Raises:
-            InvalidInputError: no such task.
-        """
+        """See `TaskGrammars.constraint`."""
         is_box = get_task(task).kind is AnswerKind.BOX
         return Constraint(self._compiled(task).deep_copy(), self._llguidance, self._values if is_box else None)
 
@@ -72,9 +80,9 @@ class Grammars:
         if task.kind is AnswerKind.BOX:
             comma, value = one_of([", "]), one_of(number_words())
             return f"start: {one_of(['['])} n {comma} n {comma} n {comma} n {one_of([']'])}\nn: {value}"
-        metres = [*decimal_words(), *number_words()[1 : _MAX_METRES + 1]]
-        degrees = number_words()[1 : _MAX_DEGREES + 1]
-        least, most = _ACTIONS[task.code]
+        metres = [*decimal_words(), *number_words()[1 : MAX_METRES + 1]]
+        degrees = number_words()[1 : MAX_DEGREES + 1]
+        least, most = ACTIONS[task.code]
         action = {"A1": "move", "A2": "turn"}.get(task.code, "(move | turn)")
         more = f" (separator {action}){{{least - 1},{most - 1}}}" if most > 1 else ""
         return (

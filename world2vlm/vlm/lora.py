@@ -54,27 +54,36 @@ def write_merged(parent: Path, adapter: Path, out: Path) -> None:
 
 def merge(parent: Path, adapter: Path) -> StudentModel:
     """Load a parent and merge an adapter into its weights; uncalibrated. Arguments and errors as `write_merged`."""
+    student = StudentModel.load(parent)
+    return StudentModel(merge_into(student.model, adapter).eval(), student.processor)
+
+
+def merge_into(model: Any, adapter: Path) -> Any:
+    """Merge an adapter into the weights of a loaded model of transformers, which is used up.
+
+    Raises:
+        InvalidInputError: see `write_merged`.
+    """
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
     settings = _read_config(adapter / "adapter_config.json")
     state = _read_weights(adapter / "adapter_model.safetensors")
-    student = StudentModel.load(parent)
-    _check_tied(student, state)
+    _check_tied(model, state)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             config = LoraConfig(**settings, inference_mode=True)
-            model: Any = get_peft_model(student.model, config)
-            found: Any = set_peft_model_state_dict(model, state)
+            adapted: Any = get_peft_model(model, config)
+            found: Any = set_peft_model_state_dict(adapted, state)
     except Exception as error:  # PEFT raises whatever the misfit provokes
         raise InvalidInputError(f"the adapter does not fit its parent: {error}") from error
     strays = [*found.unexpected_keys, *(name for name in found.missing_keys if _is_adapters(name))]
     if strays:
         raise InvalidInputError(f"the adapter does not fit its parent: {', '.join(sorted(strays)[:5])}")
-    whole = model.merge_and_unload()
+    whole = adapted.merge_and_unload()
     if not all(bool(torch.isfinite(weight).all()) for weight in whole.parameters()):
         raise InvalidInputError("the merged checkpoint has weights that are not finite")
-    return StudentModel(whole.eval(), student.processor)
+    return whole
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -103,10 +112,10 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise InvalidInputError(f"{path.name}: {error}") from error
 
 
-def _check_tied(student: StudentModel, state: Mapping[str, torch.Tensor]) -> None:
+def _check_tied(model: Any, state: Mapping[str, torch.Tensor]) -> None:
     """Merging into a matrix that is used twice would change its other use, too."""
     named = [name for name in state if any(part in name.split(".") for part in _TIED)]
-    if named and student.model.config.tie_word_embeddings:
+    if named and model.config.tie_word_embeddings:
         raise InvalidInputError(f"the adapter changes a matrix that the parent uses twice: {named[0]}")
 
 

@@ -19,6 +19,8 @@ from world2vlm.vlm.processor import ClipProcessor
 
 # Lengths are rounded up to this: few distinct shapes, so that kernels and memory are found again.
 _ROUND = 32
+# Of the built-in student's prefixes that are kept.
+PREFIX_BYTES = 32 << 20
 
 
 class RowCache:
@@ -38,11 +40,12 @@ class RowCache:
         """Tokens that a row holds at most."""
         return self.keys[0].shape[2]
 
-    def write_prefix(self, row: int, prefix: torch.Tensor) -> None:
-        """Begin a row with a prefix (layers, 2, heads, P, dim)."""
+    def write_prefix(self, row: int, prefix: Any) -> int:
+        """Begin a row with a prefix, here (layers, 2, heads, P, dim). Returns its tokens, P."""
         for layer, (key, value) in enumerate(prefix):
             self.keys[layer][row, :, : key.shape[1]] = key
             self.values[layer][row, :, : value.shape[1]] = value
+        return int(prefix.shape[3])
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one row over another's."""
@@ -64,17 +67,31 @@ class Chunk:
     starts: Sequence[int]
 
 
+class Clip(Protocol):
+    """What a prefix is made of; uint8 (2, S, S, 3) for the built-in student."""
+
+    def tobytes(self) -> bytes:
+        """What tells it from others."""
+        ...
+
+
 class Network(Protocol):
-    """What runs the student's weights; the decoder drives it."""
+    """What runs the student's weights; the decoder drives it.
+
+    Attributes:
+        prefix_length: tokens of every prefix; 0 where that differs from one to the next.
+        prefix_bytes: of prefixes that are worth keeping.
+    """
 
     prefix_length: int
+    prefix_bytes: int
 
     def new_cache(self, rows: int, length: int) -> RowCache:
         """An empty cache for `rows` sequences of at most `length` tokens."""
         ...
 
-    def read(self, clips: NDArray[np.uint8]) -> list[torch.Tensor]:
-        """Prefixes, each (layers, 2, heads, P, dim), of clips, uint8 (N, 2, S, S, 3)."""
+    def read(self, clips: Sequence[Any]) -> Sequence[Any]:
+        """The prefixes of clips, each (layers, 2, heads, P, dim) for the built-in student."""
         ...
 
     def extend(self, cache: RowCache, chunk: Chunk) -> torch.Tensor:
@@ -82,7 +99,7 @@ class Network(Protocol):
         ...
 
 
-class _Window(Cache):
+class Window(Cache):
     """A `RowCache` as transformers' layers use it, for one forward pass."""
 
     def __init__(self, cache: RowCache, first: int, columns: torch.Tensor, length: int) -> None:
@@ -114,6 +131,8 @@ class TorchNetwork:
         prefix_positions: int64 (P, 3), their temporal, row and column positions.
         first_position: of the token after the prefix; text counts on from it.
     """
+
+    prefix_bytes = PREFIX_BYTES
 
     def __init__(self, model: Qwen3VLForConditionalGeneration, processor: ClipProcessor) -> None:
         self.model = model
@@ -160,10 +179,10 @@ class TorchNetwork:
         rounded = -(-length // _ROUND) * _ROUND
         return RowCache(sizes.num_hidden_layers, rows, sizes.num_key_value_heads, rounded, sizes.head_dim, self._zero())
 
-    def read(self, clips: NDArray[np.uint8]) -> list[torch.Tensor]:
+    def read(self, clips: Sequence[NDArray[np.uint8]]) -> list[torch.Tensor]:
         """See `Network.read`."""
         count = len(clips)
-        visual, deepstack = self.see(clips)
+        visual, deepstack = self.see(np.stack(clips))
         ids = torch.tensor(self.prefix_ids, device=visual.device).expand(count, -1)
         words = self.language.embed_tokens(ids)
         end = self.image_start + self.processor.image_tokens
@@ -206,7 +225,7 @@ class TorchNetwork:
             inputs_embeds=embeddings,
             attention_mask=mask.masked_fill_(~allowed, torch.finfo(embeddings.dtype).min)[:, None],
             position_ids=positions,
-            past_key_values=_Window(cache, first, columns, length),
+            past_key_values=Window(cache, first, columns, length),
             visual_pos_masks=is_visual,
             deepstack_visual_embeds=deepstack or None,
         )

@@ -1,7 +1,7 @@
 """The student's forward passes on onnxruntime."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from world2vlm.errors import PreconditionError
-from world2vlm.vlm.network import Chunk, RowCache
+from world2vlm.vlm.network import PREFIX_BYTES, Chunk, RowCache
 from world2vlm.vlm.onnx_cache import EXTEND, READ, WEIGHTS
 from world2vlm.vlm.processor import ClipProcessor
 
@@ -33,6 +33,8 @@ class OnnxNetwork:
     Raises:
         PreconditionError: onnxruntime cannot run the graphs, or not on this device.
     """
+
+    prefix_bytes = PREFIX_BYTES
 
     def __init__(
         self, export: Path, weights: Mapping[str, torch.Tensor], processor: ClipProcessor, device: str = "cpu"
@@ -59,9 +61,9 @@ class OnnxNetwork:
         like = torch.zeros(1, device=self._device)
         return RowCache(self._layers, rows, self._heads, length, self._dim, like)
 
-    def read(self, clips: NDArray[np.uint8]) -> list[torch.Tensor]:
+    def read(self, clips: Sequence[NDArray[np.uint8]]) -> list[torch.Tensor]:
         """See `Network.read`."""
-        patches = self._processor.clip_patches(clips).to(self._device)
+        patches = self._processor.clip_patches(np.stack(clips)).to(self._device)
         shape = (len(clips), self._layers, 2, self._heads, self.prefix_length, self._dim)
         (prefixes,) = self._run(self._read, {"patches": patches}, {"prefixes": shape})
         return [prefix.clone() for prefix in prefixes]

@@ -8,10 +8,10 @@ from world2vlm.vlm.onnx_cache import find_export
 from world2vlm.vlm.onnx_network import OnnxNetwork
 from world2vlm.vlm.onnx_weights import load_weights
 from world2vlm.vlm.processor import ClipProcessor
-from world2vlm.vlm.student import Student, load_processor, read_calibration
+from world2vlm.vlm.student import ClipStudent, load_processor, read_calibration
 
 
-class OnnxStudent(Student):
+class OnnxStudent(ClipStudent):
     """A student whose forward passes onnxruntime does."""
 
     def __init__(self, network: OnnxNetwork, processor: ClipProcessor, temperatures: Mapping[str, float]) -> None:

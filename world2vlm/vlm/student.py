@@ -1,9 +1,7 @@
-"""A student checkpoint in memory: transformers' model and processor, and answering with it."""
+"""A built-in student's checkpoint in memory: transformers' model and processor, and answering with it."""
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,18 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen3VLForConditionalGeneration
 
 from world2vlm.errors import InvalidInputError
 from world2vlm.tasks import AnswerKind
-from world2vlm.vlm.decoding import Decoded, Decoder, Job, control_tokens
+from world2vlm.vlm.answering import Inputs, Student
+from world2vlm.vlm.decoding import Decoder, Job, control_tokens
 from world2vlm.vlm.grammar import Grammars, max_answer_tokens
 from world2vlm.vlm.network import Network, TorchNetwork
 from world2vlm.vlm.processor import ClipProcessor
 
-MAX_NEW_TOKENS = 48
-# Answers that grow together where many are asked for at once.
-_ROWS = 32
 CALIBRATION_FILE = "calibration.json"
 _NO_STUDENT = "the checkpoint is no Qwen3-VL with a student's processor"
 # transformers' annotations do not describe these calls.
@@ -31,60 +28,8 @@ _load_processor: Callable[..., Any] = AutoProcessor.from_pretrained
 _load_model: Callable[..., Any] = AutoModelForImageTextToText.from_pretrained
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """One or two views, the earlier first, a question about them, and the task whose form the answer must have."""
-
-    images: tuple[Image.Image, ...]
-    text: str
-    task: str = ""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A prompt as the decoder reads it, see `Job`; the same for any limit of the answer's tokens.
-
-    `question_tokens` counts those of `tokens` that are the question's.
-    """
-
-    clip: NDArray[np.uint8]
-    tokens: Sequence[int]
-    question_tokens: int
-    task: str
-
-    def job(self, max_new_tokens: int) -> Job:
-        """The prompt with a limit.
-
-        Raises:
-            InvalidInputError: fewer tokens than the task's answer may need.
-        """
-        if self.task and max_new_tokens < max_answer_tokens(self.task):
-            raise InvalidInputError(
-                f"an answer to {self.task} takes up to {max_answer_tokens(self.task)} tokens, not {max_new_tokens}"
-            )
-        return Job(self.clip, self.tokens, self.task, max_new_tokens)
-
-
-@dataclass(frozen=True)
-class Generation:
-    """An answer.
-
-    Attributes:
-        text: what the student said.
-        probability: product of the probabilities of its choices among what the task's grammar allows (for yes or no:
-            normalised over the two), tempered by the checkpoint's calibration; of all tokens for free text.
-        prompt_tokens: tokens of the prompt, the visual ones included.
-        answer_tokens: tokens of the answer, the end token included.
-    """
-
-    text: str
-    probability: float
-    prompt_tokens: int
-    answer_tokens: int
-
-
-class Student(ABC):
-    """Answers prompts with a network. Not thread-safe, `inputs` excepted.
+class ClipStudent(Student):
+    """A built-in student: it sees one clip of one or two views.
 
     Args:
         processor: the checkpoint's own.
@@ -92,12 +37,22 @@ class Student(ABC):
     """
 
     def __init__(self, processor: ClipProcessor, temperatures: Mapping[str, float] | None = None) -> None:
+        super().__init__(temperatures)
         self.processor = processor
-        self.temperatures = dict(temperatures or {})
 
-    @abstractmethod
-    def network(self) -> Network:
-        """What runs the weights."""
+    def to_frame(self, image: Image.Image) -> NDArray[np.uint8]:
+        """See `Student.to_frame`."""
+        return self.processor.to_frame(image)
+
+    def frame_inputs(self, frames: Sequence[NDArray[np.uint8]], text: str, task: str) -> Inputs:
+        """See `Student.frame_inputs`.
+
+        Raises:
+            InvalidInputError: no or more than two images, a bad question, or no such task.
+        """
+        question = self.processor.encode_question(text)
+        answer = max_answer_tokens(task) if task else 0
+        return Inputs(self.processor.to_clip(frames), [*question, *self._turn_ids], len(question), task, answer)
 
     def decoder(
         self,
@@ -106,14 +61,7 @@ class Student(ABC):
         max_new_tokens: int,
         temperatures: Mapping[str, Sequence[float]] | None = None,
     ) -> Decoder:
-        """A decoder on this student's weights.
-
-        Args:
-            rows: answers at once.
-            max_prompt_tokens: tokens of a question at most.
-            max_new_tokens: tokens of an answer at most.
-            temperatures: see `Decoder`; by default the checkpoint's calibration.
-        """
+        """See `Student.decoder`."""
         if temperatures is None:
             temperatures = {kind: [value] for kind, value in self.temperatures.items()}
         length = max_prompt_tokens + len(self._turn_ids) + max_new_tokens
@@ -121,12 +69,26 @@ class Student(ABC):
         return Decoder(
             self.network(),
             self.grammars,
-            eos=tokenizer.eos_token_id,
+            ends=[tokenizer.eos_token_id],
             banned=control_tokens(tokenizer),
             rows=rows,
             length=length,
             temperatures=temperatures,
         )
+
+    def text(self, ids: Sequence[int]) -> str:
+        """See `Student.text`."""
+        text: str = self.processor.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def prompt_tokens(self, job: Job) -> int:
+        """See `Student.prompt_tokens`."""
+        return self._prefix_tokens + len(job.tokens)
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """The tasks' grammars over this student's tokenizer."""
+        return Grammars(self.processor.tokenizer)
 
     @cached_property
     def _turn_ids(self) -> list[int]:
@@ -136,68 +98,8 @@ class Student(ABC):
     def _prefix_tokens(self) -> int:
         return len(self.processor.clip_ids())
 
-    @cached_property
-    def grammars(self) -> Grammars:
-        """The tasks' grammars over this student's tokenizer."""
-        return Grammars(self.processor.tokenizer)
 
-    def inputs(self, prompt: Prompt) -> Inputs:
-        """What the decoder needs to answer a prompt; needs no weights, and may be called in any thread.
-
-        Raises:
-            InvalidInputError: no or too many images, or a bad question.
-        """
-        return self.frame_inputs([self.processor.to_frame(image) for image in prompt.images], prompt.text, prompt.task)
-
-    def frame_inputs(self, frames: Sequence[NDArray[np.uint8]], text: str, task: str) -> Inputs:
-        """As `inputs`, of views that are the processor's frames already."""
-        question = self.processor.encode_question(text)
-        return Inputs(self.processor.to_clip(frames), [*question, *self._turn_ids], len(question), task)
-
-    def generation(self, job: Job, decoded: Decoded) -> Generation:
-        """A finished answer as text."""
-        prompt_tokens = self._prefix_tokens + len(job.tokens)
-        text: str = self.processor.tokenizer.decode(list(decoded.ids), skip_special_tokens=True)
-        return Generation(text, decoded.probabilities[0], prompt_tokens, decoded.answer_tokens)
-
-    def answer(self, prompts: Sequence[Prompt], max_new_tokens: int = MAX_NEW_TOKENS) -> list[Generation]:
-        """Answer many prompts greedily, in order.
-
-        Raises:
-            InvalidInputError: see `inputs` and `Inputs.job`.
-        """
-        jobs = [self.inputs(prompt).job(max_new_tokens) for prompt in prompts]
-        decoded = self.decode(jobs)
-        return [self.generation(job, done) for job, done in zip(jobs, decoded, strict=True)]
-
-    def answer_at(
-        self, prompts: Sequence[Prompt], temperatures: Mapping[str, Sequence[float]]
-    ) -> list[tuple[str, tuple[float, ...]]]:
-        """Answers with their probabilities at several temperatures by answer kind, for calibration."""
-        jobs = [self.inputs(prompt).job(MAX_NEW_TOKENS) for prompt in prompts]
-        decoded = self.decode(jobs, temperatures)
-        return [(self.generation(job, done).text, done.probabilities) for job, done in zip(jobs, decoded, strict=True)]
-
-    def decode(self, jobs: Sequence[Job], temperatures: Mapping[str, Sequence[float]] | None = None) -> list[Decoded]:
-        """The jobs' answers, in order; for `temperatures` see `decoder`."""
-        if not jobs:
-            return []
-        longest = max(len(job.tokens) for job in jobs)
-        most = max(job.max_new_tokens for job in jobs)
-        decoder = self.decoder(min(_ROWS, len(jobs)), longest, most, temperatures)
-        decoder.starts_per_step = decoder.capacity
-        waiting = list(enumerate(jobs))[::-1]
-        found: dict[int, Decoded] = {}
-        while len(found) < len(jobs):
-            while waiting and decoder.active < decoder.capacity:
-                decoder.admit(*waiting.pop())
-            for progress in decoder.step():
-                if progress.decoded is not None:
-                    found[progress.key] = progress.decoded
-        return [found[index] for index in range(len(jobs))]
-
-
-class StudentModel(Student):
+class StudentModel(ClipStudent):
     """A student in torch.
 
     Args:
@@ -232,9 +134,12 @@ class StudentModel(Student):
                 output_loading_info=True,
             )
         except Exception as error:  # transformers raises whatever the broken file provokes
-            raise _unfit(error) from error
-        _check_fit(model, {*info["missing_keys"], *info["unexpected_keys"]})
-        return cls(model.to(device).eval(), processor, read_calibration(folder))
+            raise unfit(error) from error
+        if not isinstance(model, Qwen3VLForConditionalGeneration):
+            raise InvalidInputError(_NO_STUDENT)
+        check_weights(model, {*info["missing_keys"], *info["unexpected_keys"]})
+        placed: Any = model
+        return cls(placed.to(device).eval(), processor, read_calibration(folder))
 
     def save(self, folder: Path) -> None:
         """Write model and processor as safetensors and JSON; publish them through `world2vlm.checkpoints`."""
@@ -281,20 +186,28 @@ def load_processor(folder: Path) -> ClipProcessor:
     try:
         processor = _load_processor(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever the broken file provokes
-        raise _unfit(error) from error
+        raise unfit(error) from error
     if not isinstance(processor, ClipProcessor):
         raise InvalidInputError(_NO_STUDENT)
     return processor
 
 
-def _unfit(error: Exception) -> InvalidInputError:
+def unfit(error: Exception) -> InvalidInputError:
+    """What to raise where transformers cannot load a checkpoint."""
     # The error's own text may hold local paths.
     return InvalidInputError(f"no student can be loaded from this checkpoint ({type(error).__name__})")
 
 
-def _check_fit(model: object, strays: set[str]) -> None:
-    if not isinstance(model, Qwen3VLForConditionalGeneration):
-        raise InvalidInputError(_NO_STUDENT)
+def check_weights(model: nn.Module, strays: set[str]) -> None:
+    """Check what was loaded.
+
+    Args:
+        model: as it is used.
+        strays: names of weights that it lacks, or that it has no place for.
+
+    Raises:
+        InvalidInputError: there are strays, or a weight is not finite.
+    """
     # transformers makes up at random what the file lacks, and only warns.
     if strays:
         raise InvalidInputError(f"the checkpoint's weights do not fit its config: {', '.join(sorted(strays)[:5])}")

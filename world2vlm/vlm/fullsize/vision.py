@@ -6,12 +6,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from PIL import Image
 
-from trainer.finetune.families import Family
+from world2vlm.vlm.fullsize.families import Family
 
 # What is known of one image, by name: the image processor's tensors, or the tower's output in their place.
 Picture = Mapping[str, torch.Tensor]
 FEATURES, DEEPSTACK = "features", "deepstack."
+GRID = "image_grid_thw"
+
+
+def look(processor: Any, family: Family, image: Image.Image) -> tuple[Picture, str]:
+    """What an image processor makes of an image, and the text that stands for the image in a conversation."""
+    found = processor.image_processor(images=[image], return_tensors="pt", **dict.fromkeys(family.options, True))
+    text: str = processor.replace_image_token(found, 0)
+    return {name: found[name] for name in family.inputs if name in found}, text
 
 
 def see(base: Any, family: Family, pictures: Sequence[Picture]) -> list[Picture]:

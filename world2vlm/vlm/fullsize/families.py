@@ -1,4 +1,4 @@
-"""What differs between families of vision-language models, in one table."""
+"""What differs between families of vision-language models, in one table; another family is another line."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +52,9 @@ def find_family(config: Any) -> Family:
     """
     name = getattr(config, "model_type", None)
     if name not in FAMILIES:
-        raise InvalidInputError(f"models of type {name!r} cannot be fine-tuned; known are {', '.join(FAMILIES)}")
+        raise InvalidInputError(
+            f"models of type {name!r} cannot be fine-tuned or served; known are {', '.join(FAMILIES)}"
+        )
     return FAMILIES[name]
 
 
