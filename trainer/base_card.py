@@ -11,7 +11,8 @@ import numpy as np
 import torch
 import transformers
 
-from trainer.base_student import BaseConfig, Probe, answer_probes, probes, score_probe
+from trainer.base_config import BaseConfig
+from trainer.base_student import Probe, answer_probes, probes, score_probe
 from trainer.evaluation import Scored, summarise
 from trainer.views import Views
 from world2vlm import __version__

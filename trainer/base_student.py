@@ -6,37 +6,23 @@ It learns from questions about single views and about unrelated pairs of views o
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from trainer.base_config import BaseConfig
 from trainer.dense import DenseHead
 from trainer.optim import StudentOptimizer
-from trainer.optim_config import OptimConfig
 from trainer.packing import Example, PackedStudent
 from trainer.perception import KINDS, SUFFIXES, ask
 from trainer.progress import Progress
 from trainer.views import Views
 from world2vlm.boxes import iou, parse_box
 from world2vlm.errors import InvalidInputError
-from world2vlm.vlm import Prompt, StudentConfig, StudentModel, build_student
-
-
-@dataclass(frozen=True)
-class BaseConfig:
-    """The recipe of `base-student`: `clips` clips of `questions` questions a step, `pair_share` of them two views."""
-
-    steps: int = 8_000
-    dense_only_steps: int = 300
-    clips: int = 16
-    questions: int = 6
-    pair_share: float = 0.5
-    student: StudentConfig = field(default_factory=StudentConfig)
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(cooldown=0.4))
-    seed: int = 0
+from world2vlm.vlm import Prompt, StudentModel, build_student
 
 
 def pretrain(config: BaseConfig, views: Views, out: Path, on_progress: Progress, save_every: int = 2_000) -> None:

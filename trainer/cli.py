@@ -23,14 +23,12 @@ Watch = Annotated[bool, typer.Option("--watch", help="Stay and show the progress
 
 def register(app: typer.Typer, serve: typer.Typer) -> None:
     """Add the trainer's commands to the program's."""
-    from trainer import base_cli
     from trainer.cli_checkpoints import checkpoints, evaluate, export_held_out
     from trainer.cli_training import train
 
     serve.command()(worker)
     serve.command()(beat)
     app.command()(label)
-    base_cli.register(app)
     app.command()(train)
     app.command()(evaluate)
     app.command()(export_held_out)
@@ -77,7 +75,7 @@ def label(
     from trainer.labelling import balance
     from world2vlm.records import write_records
 
-    records = label_folders(folders, out.parent, seed)
+    records = label_folders(folders, out.parent, seed, _settings().policy)
     if balanced:
         records = balance(records, seed)
     write_records(out, records)

@@ -18,18 +18,23 @@ def train(
     replay: Annotated[
         list[str] | None, typer.Option(metavar="DIGEST", help="Earlier datasets for a [finetune] recipe's replay.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for what a [finetune] recipe trains.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for what a [finetune] or [base] recipe trains.")] = None,
     steps: Annotated[int, typer.Option(min=0, help="Steps of the first stage; 0: as the recipe says.")] = 0,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe, parameters, memory and steps, and stop.")
     ] = False,
 ) -> None:
-    """Train by a recipe and publish the checkpoint; `evaluate` and `checkpoints promote` are what comes next."""
+    """Train by a recipe and publish the checkpoint; `evaluate` and `checkpoints promote` are what comes next.
+
+    A [finetune] or [base] recipe writes a folder instead; the latter needs a running teacher, and no dataset. Where
+    [grpo] follows [finetune], what it began with stays in a folder beside the named one, which ends in -sft.
+    """
     from trainer import train_job
     from trainer.app import tracking_of
     from trainer.recipes import load_recipe
     from world2vlm.checkpoints import Registry
+    from world2vlm.clients.teacher import TeacherClient
     from world2vlm.settings import TrainerSettings
     from world2vlm.store import Store
     from world2vlm.telemetry import configure_logging
@@ -44,12 +49,19 @@ def train(
         typer.echo(json.dumps({"recipe": chosen.resolved, "estimate": estimate}, indent=2))
         return
     tracking = tracking_of(settings, store)
-    if chosen.finetune is None:
+    if chosen.base is not None:
+        if dataset or parent or replay or out is None:
+            raise InvalidInputError(f"recipe {chosen.name} begins with nothing: name a folder with --out, and no more")
+        with TeacherClient(settings.teacher_url, settings.client_tls) as teacher:
+            card = train_job.pretrain_by(chosen, teacher, out, tracking, settings.policy)
+        typer.echo(json.dumps(card["probes"], indent=2))
+    elif chosen.finetune is None:
         if out is not None or replay:
             raise InvalidInputError("--out and --replay are for [finetune] recipes: this one publishes into the store")
-        typer.echo(json.dumps(train_job.train_student_by(chosen, store, registry, dataset, parent, tracking), indent=2))
+        published = train_job.train_student_by(chosen, store, registry, dataset, parent, tracking, settings.policy)
+        typer.echo(json.dumps(published, indent=2))
     elif out is None:
         raise InvalidInputError(f"recipe {chosen.name} trains {chosen.finetune.model}: name a folder with --out")
     else:
-        train_job.finetune_by(chosen, store, dataset, replay or [], out, tracking)
+        train_job.finetune_by(chosen, store, dataset, replay or [], out, tracking, settings.policy)
         typer.echo(str(out))

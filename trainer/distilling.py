@@ -80,8 +80,8 @@ def train_and_publish(
         InvalidInputError: the recipe trains another kind of student, or there is nothing to train on.
         DivergedError, GateRejectedError: a stage was stopped.
     """
-    if recipe.finetune is not None:
-        raise InvalidInputError(f"recipe {recipe.name} trains {recipe.finetune.model}, not the built-in student")
+    if recipe.finetune is not None or recipe.base is not None:
+        raise InvalidInputError(f"recipe {recipe.name} is not for the student that serves: it has [finetune] or [base]")
     from trainer.stages import train_student
 
     started = time.monotonic()

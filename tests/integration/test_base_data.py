@@ -1,7 +1,7 @@
 """Views for base pre-training, from a real teacher over a socket: what its rooms' anchors see, and no motion."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from teacher_service import scenes
 from teacher_service.app import in_background
-from trainer.base_cli import register
+from trainer import cli_training
+from trainer.base_config import Rooms
 from trainer.base_data import RENDER_SIZE, collect_views
-from trainer.base_job import Rooms
 from trainer.dense import patch_targets
 from trainer.views import Views
 from world2vlm.boxes import Box
@@ -159,35 +159,50 @@ def test_overlapping_rooms_are_noticed() -> None:
     assert not Rooms(0, 10, 1).overlap(Rooms(10, 5, 1)) and not Rooms(10, 5, 1).overlap(Rooms(0, 10, 1))
 
 
-def run_command(*options: str) -> Any:
+RECIPE = f"""
+description = "A small one."
+[base]
+steps = 2
+probes = 8
+training = {{first_seed = {FIRST}, rooms = 2, anchors = 2}}
+held_out = {{first_seed = 2000000, rooms = 2, anchors = 2}}
+"""
+
+
+def train(url: str, folder: Path, *options: str, monkeypatch: pytest.MonkeyPatch) -> Result:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("WORLD2VLM_TEACHER_URL", url)
+    (folder / "small.toml").write_text(RECIPE, encoding="utf-8")
     app = typer.Typer()
     app.callback()(lambda: None)
-    register(app)
-    return CliRunner().invoke(app, ["base-student", *options])
+    app.command("train")(cli_training.train)
+    return CliRunner().invoke(app, ["train", "--recipe", "small.toml", *options])
 
 
-def test_the_command_makes_a_student_with_its_card(url: str, tmp_path: Path) -> None:
-    out = tmp_path / "student"
-    result = run_command(
-        "--out", str(out), "--teacher-url", url, "--cache", str(tmp_path / "cache"), "--rooms", "2", "--anchors", "2",
-        "--steps", "2", "--probes", "8", "--probe-rooms", "2", "--probe-anchors", "2", "--first-seed", str(FIRST),
-    )  # fmt: skip
+def test_the_recipe_makes_a_student_with_its_card(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = train(url, tmp_path, "--out", "student", monkeypatch=monkeypatch)
     assert result.exit_code == 0, result.output
-    assert "where: " in result.output and "guessing" in result.output
+    assert "where" in result.output and "baselines" in result.output
+    out = tmp_path / "student"
     card = json.loads((out / "card.json").read_text())
     assert card["weights"]["sha256"] == sha256_file(out / "model.safetensors")
     assert card["data"]["training"] == {"first_seed": FIRST, "rooms": 2, "anchors": 2, "views": 4}
     assert card["data"]["held_out"]["first_seed"] == 2_000_000
     assert card["data"]["world"]["name"] == "renderer"
-    assert card["recipe"]["steps"] == 2
+    assert card["recipe"]["steps"] == 2 and json.loads((out / "recipe.json").read_text())["base"]["steps"] == 2
     assert card["probes"]["kinds"]["where"]["n"] == 8
     assert StudentModel.load(out).processor.frame_size == SIZE
 
 
-def test_the_command_refuses_to_probe_on_what_it_learned_from(url: str, tmp_path: Path) -> None:
-    result = run_command(
-        "--out", str(tmp_path / "out"), "--teacher-url", url, "--cache", str(tmp_path), "--rooms", "2",
-        "--first-seed", "1999999",
-    )  # fmt: skip
+def test_a_dry_run_of_it_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = train("127.0.0.1:1", tmp_path, "--dry-run", monkeypatch=monkeypatch)
+    assert result.exit_code == 0, result.output
+    estimate = json.loads(result.output)["estimate"]
+    assert estimate["parameters"] == 1_498_688 and estimate["steps"] == 2
+
+
+@pytest.mark.parametrize("options", [(), ("--out", "student", "--parent", "1"), ("--out", "student", "--dataset", "x")])
+def test_it_takes_a_folder_and_no_more(tmp_path: Path, options: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    result = train("127.0.0.1:1", tmp_path, *options, monkeypatch=monkeypatch)
     assert isinstance(result.exception, InvalidInputError)
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "student").exists()

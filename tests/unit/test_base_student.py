@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,11 @@ from safetensors.torch import load_file
 
 from tests.vlm_kit import TINY, toy_views
 from trainer.base_card import NEVER_SHOWN, guesses, write_card
-from trainer.base_cli import base_student
-from trainer.base_student import BaseConfig, ClipSampler, Probe, answer_probes, pretrain, probes, score_probe
+from trainer.base_config import BaseConfig
+from trainer.base_student import ClipSampler, Probe, answer_probes, pretrain, probes, score_probe
 from trainer.optim_config import OptimConfig
 from trainer.perception import KINDS
+from trainer.recipes import load_recipe
 from world2vlm.base_student import BASE_STUDENT
 from world2vlm.files import sha256_file
 from world2vlm.vlm import Generation, Prompt, StudentModel
@@ -179,12 +179,12 @@ def test_the_student_that_ships_is_the_one_on_its_card() -> None:
     card = json.loads((BASE_STUDENT / "card.json").read_text())
     assert card["weights"]["sha256"] == sha256_file(BASE_STUDENT / "model.safetensors")
     student = StudentModel.load(BASE_STUDENT)
-    # The command without options is the recipe: whoever runs it makes this student again.
-    defaults = {name: option.default for name, option in signature(base_student).parameters.items()}
-    assert card["recipe"] == asdict(BaseConfig(steps=defaults["steps"], seed=defaults["seed"]))
-    training = {"first_seed": defaults["first_seed"], "rooms": defaults["rooms"], "anchors": defaults["anchors"]}
-    assert {**card["data"]["training"], **training} == card["data"]["training"]
-    assert card["data"]["held_out"]["first_seed"] == defaults["probe_first_seed"]
+    # Whoever trains by the recipe makes this student again.
+    recipe = load_recipe("base-student").base
+    assert recipe is not None
+    assert card["recipe"] == {key: value for key, value in asdict(recipe).items() if key in card["recipe"]}
+    assert {**card["data"]["training"], **asdict(recipe.training)} == card["data"]["training"]
+    assert card["data"]["held_out"] == asdict(recipe.held_out)
     assert student.processor.frame_size == card["recipe"]["student"]["frame_size"]
     # Today's vocabulary is still the one it was trained with.
     assert student.processor.tokenizer.get_vocab() == build_tokenizer().get_vocab()

@@ -19,8 +19,8 @@ from trainer.grpo.guard import Guard, repetition
 from trainer.grpo.objective import advantages, divergence, mean_over_answers, surrogate
 from trainer.grpo.policy import Policy
 from trainer.grpo.prompts import Prompts
-from trainer.grpo.rollouts import Group, Rollouts
-from trainer.grpo.training import draw_groups, train
+from trainer.grpo.rollouts import Group, Rollouts, draw_groups
+from trainer.grpo.training import train
 from trainer.optim_config import OptimConfig
 from world2vlm import rewards, scoring
 from world2vlm.errors import DivergedError, GateRejectedError, InvalidInputError
@@ -54,7 +54,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rollouts(model: StudentModel, size: int = 4) -> Rollouts:
     frames = clips(1, TINY.frame_size)[0]
-    return Rollouts(model, lambda record: list(frames[: len(record.images)]), size, "strict")
+    spell = model.processor.encode_question
+    return Rollouts(model, lambda record: list(frames[: len(record.images)]), spell, size, "strict")
 
 
 def test_advantages_are_each_groups_own() -> None:
@@ -154,7 +155,7 @@ def test_either_reward_may_be_asked_for() -> None:
     record = TaskRecord.create("D3", "Which actions?", "turn left 30 degrees", ["0.png", "1.png"])
     frames = clips(1)[0]
     for name, score in (("strict", scoring.score), ("world2vlm", rewards.reward)):
-        (group,) = Rollouts(model, lambda _: list(frames), 6, name).draw([record], [0])  # type: ignore[arg-type]
+        (group,) = Rollouts(model, lambda _: list(frames), model.processor.encode_question, 6, name).draw([record], [0])  # type: ignore[arg-type]
         texts = [model.processor.tokenizer.decode(list(answer)) for answer in group.answers]
         assert group.rewards.tolist() == [score("D3", record.assistant, text)["overall"] for text in texts]
 
@@ -199,7 +200,8 @@ class Even:
         self.asked.append(len(asked))
         rewards = [np.array([0.0, float(number % 2)]) for number in range(len(asked))]
         return [
-            Group(record, clips(1)[0], [], [(1,), (2,)], [1], each) for record, each in zip(asked, rewards, strict=True)
+            Group(record, clips(1)[0], [], [(1,), (2,)], [1], each, np.ones(2))
+            for record, each in zip(asked, rewards, strict=True)
         ]
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from trainer.finetune.grpo.config import FinetuneGrpoConfig
+from trainer.grpo.config import GrpoConfig
 from trainer.recipes import load_recipe, recipe_names
 from world2vlm.errors import InvalidInputError
 
 NAMES = (
-    "demo", "forward-only", "inverse-only", "qwen2.5-vl-3b", "qwen2.5-vl-7b-world2vlm", "smoke", "tiny-grpo",
+    "base-student", "demo", "forward-only", "inverse-only", "qwen2.5-vl-3b", "qwen2.5-vl-7b-world2vlm", "smoke",
+    "tiny-grpo",
 )  # fmt: skip
 
 
@@ -39,6 +42,14 @@ def test_the_published_hyperparameters_are_those_of_the_paper() -> None:
     assert (finetune.learning_rate, finetune.schedule, finetune.warmup) == (1e-5, "cosine", 0.05)
     assert (finetune.epochs, finetune.weight_decay, finetune.betas) == (1, 0.1, (0.9, 0.95))
     assert finetune.freeze_vision
+
+
+def test_so_are_those_of_its_grpo() -> None:
+    recipe = load_recipe("qwen2.5-vl-7b-world2vlm")
+    assert isinstance(recipe.grpo, FinetuneGrpoConfig)
+    assert (recipe.grpo.group, recipe.grpo.kl_weight, recipe.grpo.learning_rate) == (4, 0.01, 1e-6)
+    assert (recipe.grpo.reward, recipe.grpo.pool, recipe.grpo.steps * recipe.grpo.prompts) == ("world2vlm", 1000, 1000)
+    assert recipe.grpo == FinetuneGrpoConfig()
 
 
 def test_forward_and_inverse_tasks_share_out_the_eight() -> None:
@@ -77,6 +88,13 @@ def test_a_file_of_ones_own_sets_what_it_says_and_nothing_else(tmp_path: Path) -
         ('description = ""\n[finetune]\nmodel = "m"\nlr = 1.0\n', r"finetune\.lr"),
         ('description = ""\n[finetune]\nmodel = "m"\nrank = 0\n', "rank must be at least 1"),
         ('description = ""\n[finetune]\nmodel = "m"\n[sft]\n', "either"),
+        ('description = ""\n[finetune]\nmodel = "m"\n[sft]\n[grpo]\n', "either"),
+        ('description = ""\n[finetune]\nmodel = "m"\n[grpo]\nanchor = 3\n', r"grpo\.anchor"),
+        ('description = ""\n[finetune]\nmodel = "m"\n[grpo]\nlearning_rate = 0.0\n', r"grpo\.learning_rate"),
+        ('description = ""\n[grpo]\nlearning_rate = 1e-6\n', r"grpo\.learning_rate"),
+        ('description = ""\n[base]\n[sft]\n', "either"),
+        ('description = ""\n[base]\nclips = 0\n', r"base\.clips"),
+        ('description = ""\n[base.training]\nfirst_seed = 1999999\nrooms = 2\nanchors = 1\n', "overlap"),
         ('description = ""\n[magic]\n', "magic"),
         ('description = ""\ntasks = ["A9"]\n[sft]\n', "no such task: A9"),
         ("[sft\n", "no TOML"),
@@ -89,7 +107,7 @@ def test_a_broken_recipe_is_refused_with_what_is_wrong(tmp_path: Path, text: str
 
 
 def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"unknown recipe 'mine'; known are demo, .*tiny-grpo"):
+    with pytest.raises(InvalidInputError, match=r"unknown recipe 'mine'; known are base-student, demo, .*tiny-grpo"):
         load_recipe("mine")
     with pytest.raises(InvalidInputError, match="cannot be read"):
         load_recipe(str(tmp_path / "none.toml"))
@@ -98,14 +116,17 @@ def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_steps_are_the_first_stages_and_seed_and_threads_are_all_stages() -> None:
     both = load_recipe("tiny-grpo")
     changed = both.adjusted(steps=5, seed=9, threads=3)
-    assert both.sft and both.grpo and changed.sft and changed.grpo
+    assert both.sft and both.grpo and changed.sft and isinstance(changed.grpo, GrpoConfig)
     assert (changed.sft.steps, changed.grpo.steps) == (5, both.grpo.steps)
     assert (changed.sft.seed, changed.grpo.seed, changed.sft.threads, changed.grpo.threads) == (9, 9, 3, 3)
     assert both.adjusted() == both
     alone = replace(both, sft=None).adjusted(steps=5)
     assert alone.grpo is not None and alone.grpo.steps == 5 and alone.steps == 5
-    other = load_recipe("qwen2.5-vl-3b").adjusted(steps=5, seed=9, threads=3).finetune
-    assert other is not None and (other.steps, other.seed) == (5, 9)
+    base = load_recipe("base-student").adjusted(steps=5, seed=9).base
+    assert base is not None and (base.steps, base.seed) == (5, 9)
+    other = load_recipe("qwen2.5-vl-3b").adjusted(steps=5, seed=9, threads=3)
+    assert other.finetune is not None and (other.finetune.steps, other.finetune.seed) == (5, 9)
+    assert other.grpo == FinetuneGrpoConfig(seed=9)
 
 
 def test_reading_a_recipe_needs_no_torch() -> None:

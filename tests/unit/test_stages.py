@@ -117,7 +117,7 @@ def test_data_that_cannot_be_trained_on_is_refused(
 
 def test_a_recipe_for_another_model_trains_no_built_in_student(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    with pytest.raises(InvalidInputError, match=r"trains Qwen/Qwen2\.5-VL-7B-Instruct, not the built-in student"):
+    with pytest.raises(InvalidInputError, match=r"qwen2\.5-vl-7b-world2vlm is not for the student that serves"):
         train_and_publish(
             load_recipe("qwen2.5-vl-7b-world2vlm"),
             Registry(store, "student"),
@@ -211,3 +211,20 @@ def test_any_model_is_fine_tuned_into_a_folder(commands: Commands, tmp_path: Pat
     assert (commands.store.local("tracking") / f"mine-{load_recipe(str(recipe)).digest[:12]}").is_dir()
     with pytest.raises(InvalidInputError, match="replay"):
         commands.run(*arguments, "--out", str(tmp_path / "other"))
+
+
+def test_grpo_follows_the_fine_tuning_of_any_model(commands: Commands, tmp_path: Path) -> None:
+    make_qwen25(tmp_path / "model")
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        f'description = "Mine."\n[finetune]\nmodel = "{tmp_path / "model"}"\nsteps = 2\nrank = 2\nalpha = 4\n'
+        'row_tokens = 512\ndtype = "float32"\n[grpo]\nsteps = 3\nprompts = 2\ntasks = ["A2", "D2"]\n'
+    )
+    toy_dataset(commands.store)
+    estimate = json.loads(commands.run("--recipe", str(recipe), "--dry-run"))["estimate"]
+    assert estimate["steps"] == 5
+    assert estimate["reference_gb"] == pytest.approx(4 * estimate["trainable"] / 1e9)
+    commands.run("--recipe", str(recipe), "--out", str(tmp_path / "out"))
+    for name in ("out", "out-sft"):
+        assert (tmp_path / name / "adapter_model.safetensors").exists()
+    assert json.loads((tmp_path / "out" / "recipe.json").read_bytes())["grpo"]["group"] == 4

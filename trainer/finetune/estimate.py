@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ from transformers import AutoModelForImageTextToText
 
 from trainer.finetune.adapting import load_settings, target_names, weights_dtype
 from trainer.finetune.config import FinetuneConfig
-from trainer.finetune.families import Family, vision_modules
+from trainer.finetune.grpo.config import FinetuneGrpoConfig
+from world2vlm.vlm.fullsize.families import Family, vision_modules
 
 _from_config: Callable[..., Any] = AutoModelForImageTextToText.from_config
 # Two images of 448 x 448 pixels in Qwen2.5-VL, 256 tokens each, with a question and its answer.
@@ -30,9 +31,12 @@ class Estimate:
     Attributes:
         parameters: of the model, shared ones once, without an adapter's.
         trainable: parameters that are trained.
-        steps: optimiser steps; exact only where the run sets them, since it depends on how long the examples are.
+        steps: optimiser steps; exact only where the run sets them, since it depends on how long the examples are. Those
+            of GRPO, where it follows, included.
         weights_gb, gradients_gb, optimizer_gb, activations_gb: what each takes.
-        total_gb: their sum.
+        reference_gb: what GRPO, where it follows, keeps of the weights that it began with.
+        total_gb: their sum. GRPO runs on one device; what its decoding takes comes on top, but then there are no
+            activations to keep.
     """
 
     parameters: int
@@ -42,6 +46,7 @@ class Estimate:
     gradients_gb: float
     optimizer_gb: float
     activations_gb: float
+    reference_gb: float
     total_gb: float
 
 
@@ -76,7 +81,19 @@ def estimate(
         gradients_gb=gradients,
         optimizer_gb=2 * gradients,
         activations_gb=activations,
+        reference_gb=0.0,
         total_gb=weights + 3 * gradients + activations,
+    )
+
+
+def with_grpo(found: Estimate, config: FinetuneGrpoConfig) -> Estimate:
+    """A fine-tuning's estimate, on one device, with that of GRPO after it."""
+    reference = found.trainable * _FLOAT32 / _GB
+    return replace(
+        found,
+        steps=found.steps + config.steps,
+        reference_gb=reference,
+        total_gb=found.total_gb + reference,
     )
 
 

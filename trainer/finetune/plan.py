@@ -49,12 +49,9 @@ def record_weight(config: FinetuneConfig, record: TaskRecord) -> float:
     Raises:
         InvalidInputError: the weight is no finite number from 0 on.
     """
-    weight = record.meta.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-        raise InvalidInputError(f"a record's weight must be a finite number from 0 on, not {weight!r}")
     factors: Mapping[frozenset[str], float] = {FORWARD: config.lambda_forward, INVERSE: config.lambda_inverse}
     direction = next((factor for codes, factor in factors.items() if record.task_type in codes), 1.0)
-    return float(weight) * direction
+    return record.weight * direction
 
 
 def plan_steps(config: FinetuneConfig, sizes: Sequence[Size], fresh: int, world: int) -> list[Step]:

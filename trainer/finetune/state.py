@@ -90,7 +90,8 @@ def load_state(
                 found.setdefault(parameter, []).append(key)
         for name, weight in trained(module):
             weight.copy_(scatter_like(file.get_tensor(name), weight))
-            for key in found[name]:
+            # There are none as long as no step had anything to learn from.
+            for key in found.get(name, ()):
                 value = file.get_tensor(f"{_OPTIMIZER}.{key}.{name}")
                 # The step count is a plain scalar, whatever the weight is.
                 optimizer.state[weight][key] = scatter_like(value, weight) if value.ndim else value

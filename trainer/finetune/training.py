@@ -10,7 +10,7 @@ has been run on a GPU, so flash attention has not.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from trainer.finetune.adapting import adapt, autocast_dtype, load, save
 from trainer.finetune.config import FinetuneConfig
 from trainer.finetune.encoding import Encoder, Entry
 from trainer.finetune.loss import RowLoss
+from trainer.finetune.memory import memory_explained
 from trainer.finetune.optimizing import clip, learning_rate, make_optimizer
 from trainer.finetune.packing import Row, pack
 from trainer.finetune.plan import Size, Step, plan_steps, record_weight
@@ -27,7 +28,7 @@ from trainer.finetune.prepared import digest
 from trainer.finetune.processes import Processes, distribute, gather, gradients_kept, joined
 from trainer.finetune.state import Progressed, load_state, remove_state, save_state, trained
 from trainer.progress import Progress
-from world2vlm.errors import DivergedError, InvalidInputError, PreconditionError
+from world2vlm.errors import DivergedError, InvalidInputError
 from world2vlm.records import TaskRecord, to_line
 from world2vlm.telemetry import progress
 
@@ -74,7 +75,7 @@ def train(
     """
     if not records:
         raise InvalidInputError("there are no records to train on")
-    with joined() as processes, _memory_explained(config):
+    with joined() as processes, memory_explained(config):
         run = _Run(config, records, images_root, out, replay, prepared or out / ".prepared", planner, processes)
         return run.go(on_progress if processes.rank == 0 else lambda step, steps, figures: None)
 
@@ -192,17 +193,3 @@ class _Run:
 def _all_weights(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     for name, value in module.state_dict().items():
         yield name.removeprefix("module."), value
-
-
-@contextmanager
-def _memory_explained(config: FinetuneConfig) -> Iterator[None]:
-    """Say what to lower where memory ran out."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "allocate memory" not in str(error):
-            raise
-        lower = [f"row_tokens (now {config.row_tokens}; raise accumulation by as much)"]
-        lower += [] if config.gradient_checkpointing else ["switch gradient_checkpointing on"]
-        lower += ["use method lora or qlora"] if config.method == "full" else [f"lower rank (now {config.rank})"]
-        raise PreconditionError(f"out of memory; lower {', or '.join(lower)}, or use more devices") from error

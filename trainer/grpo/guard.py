@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from trainer.grpo.config import GrpoConfig
+from trainer.grpo.config import GroupConfig
 from world2vlm.errors import GateRejectedError
 
 
@@ -15,7 +15,7 @@ class Guard:
         config: the limits.
     """
 
-    def __init__(self, config: GrpoConfig) -> None:
+    def __init__(self, config: GroupConfig) -> None:
         self._limits = {"kl": config.max_kl, "length": config.max_length, "repetition": config.max_repetition}
         self._seen: dict[str, deque[float]] = {name: deque(maxlen=config.window) for name in self._limits}
 

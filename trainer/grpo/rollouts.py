@@ -1,19 +1,25 @@
 """Groups of answers: the student draws several to each question, and each gets its reward."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.grpo.config import Reward
+from trainer.grpo.config import GroupConfig, Reward
+from trainer.grpo.guard import repetition
+from trainer.grpo.prompts import Prompts
 from world2vlm import rewards, scoring
+from world2vlm.errors import DivergedError
 from world2vlm.records import TaskRecord
-from world2vlm.vlm import StudentModel
-from world2vlm.vlm.grammar import max_answer_tokens
+from world2vlm.vlm.answering import Student
+from world2vlm.vlm.decoding import Decoded
 
-Views = Callable[[TaskRecord], Sequence[NDArray[np.uint8]]]
-"""A record's frames, each uint8 (S, S, 3)."""
+Views = Callable[[TaskRecord], Sequence[Any]]
+"""A record's frames as the student reads them (`Student.to_frame`)."""
+Spell = Callable[[str], Sequence[int]]
+"""The tokens of an answer, without the end token."""
 
 _REWARDS = {"strict": scoring.score, "world2vlm": rewards.reward}
 
@@ -24,19 +30,21 @@ class Group:
 
     Attributes:
         record: the question.
-        clip: uint8 (2, S, S, 3).
+        clip: what is seen, see `world2vlm.vlm.decoding.Job`.
         prompt: ids after the clip: the question and the beginning of the answer's turn.
         answers: G times the ids of an answer, the end token left out.
         truth: ids of the true answer.
         rewards: float64 (G,).
+        probabilities: float64 (G,), what each answer was drawn with.
     """
 
     record: TaskRecord
-    clip: NDArray[np.uint8]
+    clip: Any
     prompt: Sequence[int]
     answers: Sequence[tuple[int, ...]]
     truth: Sequence[int]
     rewards: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
 
     @property
     def is_telling(self) -> bool:
@@ -50,12 +58,13 @@ class Rollouts:
     Args:
         student: the one that learns.
         views: reads a record's frames.
+        spell: as the student is trained to answer.
         size: answers in a group.
         reward: which.
     """
 
-    def __init__(self, student: StudentModel, views: Views, size: int, reward: Reward) -> None:
-        self._student, self._views, self._size = student, views, size
+    def __init__(self, student: Student, views: Views, spell: Spell, size: int, reward: Reward) -> None:
+        self._student, self._views, self._spell, self._size = student, views, spell, size
         self._reward = _REWARDS[reward]
 
     def draw(self, records: Sequence[TaskRecord], seeds: Sequence[int]) -> list[Group]:
@@ -63,21 +72,53 @@ class Rollouts:
         student, size = self._student, self._size
         inputs = [student.frame_inputs(self._views(record), record.question, record.task_type) for record in records]
         jobs = [
-            replace(given.job(max_answer_tokens(record.task_type)), seed=seed * size + number)
+            replace(given.job(given.answer_tokens), seed=seed * size + number)
             for given, record, seed in zip(inputs, records, seeds, strict=True)
             for number in range(size)
         ]
-        answers = [decoded.ids for decoded in student.decode(jobs)]
+        answers = student.decode(jobs)
         return [
             self._group(record, given.clip, given.tokens, answers[start : start + size])
             for record, given, start in zip(records, inputs, range(0, len(answers), size), strict=True)
         ]
 
-    def _group(
-        self, record: TaskRecord, clip: NDArray[np.uint8], prompt: Sequence[int], answers: Sequence[tuple[int, ...]]
-    ) -> Group:
-        processor = self._student.processor
-        texts = [processor.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in answers]
+    def _group(self, record: TaskRecord, clip: Any, prompt: Sequence[int], decoded: Sequence[Decoded]) -> Group:
+        answers = [each.ids for each in decoded]
+        texts = [self._student.text(ids) for ids in answers]
         found = [self._reward(record.task_type, record.assistant, text)["overall"] for text in texts]
-        truth = processor.encode_question(record.assistant)
-        return Group(record, clip, prompt, answers, truth, np.array(found, dtype=np.float64))
+        truth = self._spell(record.assistant)
+        probabilities = np.array([each.probabilities[0] for each in decoded])
+        return Group(record, clip, prompt, answers, truth, np.array(found, dtype=np.float64), probabilities)
+
+
+def draw_groups(config: GroupConfig, prompts: Prompts, rollouts: Rollouts, step: int) -> list[Group]:
+    """A step's groups; questions that tell nothing are replaced while redraws are left.
+
+    Raises:
+        DivergedError: the student is broken: its answers have no probabilities.
+    """
+    groups: dict[int, Group] = {}
+    for attempt in range(config.redraws + 1):
+        slots = [slot for slot in range(config.prompts) if slot not in groups or not groups[slot].is_telling]
+        if not slots:
+            break
+        seeds = [int(np.random.SeedSequence((config.seed, step, slot, attempt)).generate_state(1)[0]) for slot in slots]
+        drawn = rollouts.draw([prompts.draw(step, slot, attempt) for slot in slots], seeds)
+        if not all(np.isfinite(group.probabilities).all() for group in drawn):
+            raise DivergedError(
+                f"the probabilities of the answers drawn at step {step + 1} are not finite: lower the learning rate; "
+                "training can go on from its last snapshot"
+            )
+        groups.update(zip(slots, drawn, strict=True))
+    return [groups[slot] for slot in range(config.prompts)]
+
+
+def describe(groups: Sequence[Group]) -> Mapping[str, float]:
+    """A step's `reward`, `telling` (share of groups that something can be learned from), `length` and `repetition`."""
+    answers = [(answer, group) for group in groups for answer in group.answers]
+    return {
+        "reward": float(np.mean([group.rewards for group in groups])),
+        "telling": float(np.mean([group.is_telling for group in groups])),
+        "length": sum(len(answer) for answer, _ in answers) / sum(len(group.truth) for _, group in answers),
+        "repetition": float(np.mean([repetition(answer) for answer, _ in answers])),
+    }

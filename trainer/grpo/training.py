@@ -3,7 +3,7 @@
 Deterministic in its config, its data and the student that it begins with, and resumable as SFT is (`trainer.sft`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,11 @@ import torch
 
 from trainer.clip_source import ClipBatch, ClipSource
 from trainer.grpo.config import GrpoConfig
-from trainer.grpo.guard import Guard, repetition
+from trainer.grpo.guard import Guard
 from trainer.grpo.objective import advantages, divergence, mean_over_answers, surrogate
 from trainer.grpo.policy import GroupBatch, Policy
 from trainer.grpo.prompts import Prompts
-from trainer.grpo.rollouts import Group, Rollouts
+from trainer.grpo.rollouts import Group, Rollouts, describe, draw_groups
 from trainer.optim import StudentOptimizer
 from trainer.packing import PackedStudent
 from trainer.progress import Progress
@@ -60,14 +60,14 @@ def train(
     student = StudentModel.load(base)
     prompts = Prompts(config, records)
     source = ClipSource(_anchor(config), records, bundles_root, student.processor)
-    rollouts = Rollouts(student, source.views, config.group, config.reward)
+    rollouts = Rollouts(student, source.views, student.processor.encode_question, config.group, config.reward)
     learner = Learner(config, student, StudentModel.load(base))
     guard = Guard(config)
     done, means = load_snapshot(out, [student.model], learner.optimizer)
     for step in range(done, config.steps):
         groups = draw_groups(config, prompts, rollouts, step)
         anchor = source.batch(step) if config.anchor else None
-        figures = {**_describe(groups), **learner.learn(groups, anchor)}
+        figures = {**describe(groups), **learner.learn(groups, anchor)}
         means = {name: _MEMORY * means.get(name, value) + (1 - _MEMORY) * value for name, value in figures.items()}
         on_progress(step + 1, config.steps, means)
         guard.check(step + 1, figures)
@@ -76,19 +76,6 @@ def train(
     student.save(out)
     remove_snapshot(out)
     return means
-
-
-def draw_groups(config: GrpoConfig, prompts: Prompts, rollouts: Rollouts, step: int) -> list[Group]:
-    """A step's groups; questions that tell nothing are replaced while redraws are left."""
-    groups: dict[int, Group] = {}
-    for attempt in range(config.redraws + 1):
-        slots = [slot for slot in range(config.prompts) if slot not in groups or not groups[slot].is_telling]
-        if not slots:
-            break
-        seeds = [int(np.random.SeedSequence((config.seed, step, slot, attempt)).generate_state(1)[0]) for slot in slots]
-        drawn = rollouts.draw([prompts.draw(step, slot, attempt) for slot in slots], seeds)
-        groups.update(zip(slots, drawn, strict=True))
-    return [groups[slot] for slot in range(config.prompts)]
 
 
 @dataclass(frozen=True)
@@ -153,13 +140,3 @@ class Learner:
 def _anchor(config: GrpoConfig) -> SftConfig:
     """What draws the clips that are learned from as in SFT."""
     return SftConfig(clips=config.anchor, seed=config.seed)
-
-
-def _describe(groups: Sequence[Group]) -> Mapping[str, float]:
-    answers = [(answer, group) for group in groups for answer in group.answers]
-    return {
-        "reward": float(np.mean([group.rewards for group in groups])),
-        "telling": float(np.mean([group.is_telling for group in groups])),
-        "length": sum(len(answer) for answer, _ in answers) / sum(len(group.truth) for _, group in answers),
-        "repetition": float(np.mean([repetition(answer) for answer, _ in answers])),
-    }

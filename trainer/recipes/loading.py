@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, ValidationInfo
 
+from trainer.base_config import BaseConfig
 from trainer.finetune.config import FinetuneConfig
+from trainer.finetune.grpo.config import FinetuneGrpoConfig
 from trainer.grpo.config import GrpoConfig
 from trainer.ranges import TaskCode
 from trainer.sft_config import SftConfig
@@ -25,6 +27,15 @@ RECIPE_FILE = "recipe.json"
 _SUFFIX = ".toml"
 
 
+def _read_grpo(value: object, info: ValidationInfo) -> object:
+    """[grpo] has other settings behind [finetune]."""
+    after = info.data.get("finetune") is not None
+    return TypeAdapter(FinetuneGrpoConfig if after else GrpoConfig).validate_python(value)
+
+
+_Grpo = Annotated[GrpoConfig | FinetuneGrpoConfig, BeforeValidator(_read_grpo)]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a student is trained: its stages, one after the other.
@@ -34,8 +45,10 @@ class Recipe:
         description: one sentence.
         tasks: the tasks whose records are used; empty: all.
         sft: supervised fine-tuning of the built-in student (`trainer.sft`).
-        grpo: what follows it, or what is done to a student that knows the tasks already (`trainer.grpo`).
-        finetune: supervised fine-tuning of any vision-language model of transformers (`trainer.finetune`); alone.
+        finetune: supervised fine-tuning of any vision-language model of transformers (`trainer.finetune`).
+        grpo: what follows either, or what is done to a built-in student that knows the tasks already (`trainer.grpo`,
+            `trainer.finetune.grpo`).
+        base: pre-training of a base student from nothing (`trainer.base_student`); alone.
     """
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -44,13 +57,18 @@ class Recipe:
     description: str
     tasks: tuple[TaskCode, ...] = ()
     sft: SftConfig | None = None
-    grpo: GrpoConfig | None = None
     finetune: FinetuneConfig | None = None
+    grpo: _Grpo | None = None
+    base: BaseConfig | None = None
 
     def __post_init__(self) -> None:
-        tiny = self.sft is not None or self.grpo is not None
-        if tiny == (self.finetune is not None):
-            raise InvalidInputError(f"recipe {self.name}: either [sft] and [grpo], or one of the two, or [finetune]")
+        tiny = self.sft is not None or isinstance(self.grpo, GrpoConfig)
+        lost = isinstance(self.grpo, FinetuneGrpoConfig) and self.finetune is None
+        if lost or [tiny, self.finetune is not None, self.base is not None].count(True) != 1:
+            raise InvalidInputError(
+                f"recipe {self.name}: either [sft] and [grpo], or one of the two, or [finetune] and perhaps [grpo], "
+                "or [base]"
+            )
 
     def select(self, records: Iterable[TaskRecord]) -> list[TaskRecord]:
         """The records of its tasks."""
@@ -76,8 +94,8 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """Steps of the built-in student's stages together."""
-        return sum(stage.steps for stage in (self.sft, self.grpo) if stage is not None)
+        """Steps of the built-in student's stages together; a fine-tuning's depend on its examples' lengths."""
+        return sum(stage.steps for stage in (self.base, self.sft, self.grpo) if stage is not None)
 
     def adjusted(self, *, steps: int = 0, seed: int | None = None, threads: int = 0) -> "Recipe":
         """With other steps (of the first stage), another seed, other threads; 0 and None leave them.
@@ -89,14 +107,18 @@ class Recipe:
             changes["seed"] = seed
         if threads:
             changes["threads"] = threads
-        sft, grpo, finetune = self.sft, self.grpo, self.finetune
+        sft, grpo, finetune, base = self.sft, self.grpo, self.finetune, self.base
+        if base is not None:
+            base = replace(base, steps=steps or base.steps, seed=base.seed if seed is None else seed)
         if finetune is not None:
             finetune = replace(finetune, steps=steps or finetune.steps, seed=finetune.seed if seed is None else seed)
         if sft is not None:
             sft = replace(sft, **changes, steps=steps or sft.steps)
         if grpo is not None:
-            grpo = replace(grpo, **changes, steps=grpo.steps if sft is not None else steps or grpo.steps)
-        return replace(self, sft=sft, grpo=grpo, finetune=finetune)
+            kept = changes if isinstance(grpo, GrpoConfig) else {"seed": changes.get("seed", grpo.seed)}
+            alone = sft is None and finetune is None
+            grpo = replace(grpo, **kept, steps=steps or grpo.steps if alone else grpo.steps)
+        return replace(self, sft=sft, grpo=grpo, finetune=finetune, base=base)
 
 
 def recipe_names() -> list[str]:
