@@ -8,12 +8,12 @@ from typing import Any
 import grpc
 
 from student_service.control import Control
-from student_service.emitting import emitted
 from student_service.reasoner import Answered, Reasoner
 from student_service.slots import Serving
 from student_service.swap import Swapper
 from world2vlm.checkpoints import Manifest, Registry
 from world2vlm.convert import answer_to_proto, question_from_proto
+from world2vlm.emitting import emitted
 from world2vlm.errors import InvalidInputError, UnavailableError
 from world2vlm.tasks import Question
 from world2vlm.v1 import student_pb2, student_pb2_grpc

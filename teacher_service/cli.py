@@ -5,11 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
+from world2vlm.cli.worlds import report
+
+worlds = typer.Typer(help="What the worlds made, and how good it is.", no_args_is_help=True)
+
 
 def register(app: typer.Typer, serve: typer.Typer) -> None:
     """Add the teacher's commands to the program's."""
     serve.command("teacher")(serve_teacher)
     app.command()(imagine)
+    worlds.command()(report)
+    app.add_typer(worlds, name="worlds")
 
 
 def serve_teacher(
@@ -32,15 +38,47 @@ def imagine(
     depth: Annotated[
         Path | None, typer.Option(help="The photo's depth: .npy in metres, or 16-bit .png in millimetres.")
     ] = None,
-    fov: Annotated[float, typer.Option(help="The photo's horizontal field of view in degrees.")] = 54.0,
+    fov: Annotated[
+        float | None, typer.Option(help="The photo's horizontal field of view in degrees; default: what its EXIF says.")
+    ] = None,
     max_width: Annotated[int, typer.Option(help="Wider photos are scaled down to this.", min=16)] = 640,
     url: Annotated[str, typer.Option(help="host:port of a teacher; default: one inside this process.")] = "",
 ) -> None:
-    """Imagine what a photo's camera would see along a path: a bundle, and all of its frames in strip.png."""
+    """Imagine what a photo's camera would see along a path.
+
+    Writes a bundle and prints its folder: frames/, observed/ (what of each frame the photo shows), strip.png and
+    imagined.webp. Each frame's figures, and what the gates say, go to stderr. A path that a gate rejects ends with exit
+    code 2; its bundle says why, and nobody learns from it.
+    """
     from teacher_service.imagine import imagine_photo
     from teacher_service.photos import SAMPLE, load_photo, motorcycle
+    from teacher_service.pictures.figures import describe_frames
     from world2vlm.actions import parse_actions
+    from world2vlm.errors import GateRejectedError
 
     parsed = parse_actions(actions)
     photo = motorcycle() if image == SAMPLE else load_photo(Path(image), depth, fov, max_width)
-    print(imagine_photo(photo, Path(image).stem, parsed, out, world, url))
+    made = imagine_photo(photo, Path(image).stem, parsed, out, world, url)
+    for line in describe_frames(made.frames):
+        typer.echo(line, err=True)
+    typer.echo(made.folder)
+    if made.rejected is not None:
+        raise GateRejectedError(made.rejected.name, made.rejected.figure, made.rejected.reason)
+
+
+@worlds.command()
+def sheet(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders with bundles in them.")],
+    out: Annotated[Path, typer.Option(help="The PNG to write.")],
+    rows: Annotated[int, typer.Option(min=1, help="Trajectories to show at most.")] = 40,
+) -> None:
+    """Draw a contact sheet of bundles: a row each, a key frame in each column, what a gate rejected in red."""
+    import io
+
+    from teacher_service.pictures import draw_sheet
+    from world2vlm.files import write_atomically
+
+    buffer = io.BytesIO()
+    draw_sheet(folders, rows).save(buffer, "PNG")
+    write_atomically(out, buffer.getvalue())
+    typer.echo(out)

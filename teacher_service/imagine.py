@@ -2,32 +2,50 @@
 
 import hashlib
 import io
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw
-
 from teacher_service.app import in_background
+from teacher_service.pictures import draw_strip, encode_animation
 from teacher_service.worlds.base import Photo
 from world2vlm.actions import Action, format_actions
-from world2vlm.bundles import Bundle, Frame, write_bundle
+from world2vlm.bundles import REJECTED, Bundle, Frame, GateVerdict, write_bundle
 from world2vlm.clients.teacher import TeacherClient
 from world2vlm.errors import NotFoundError
+from world2vlm.files import write_atomically
 from world2vlm.images import encode_png
+from world2vlm.licences import stamp
 from world2vlm.settings import TeacherSettings
 from world2vlm.worlds import WorldInfo
 
-_COLUMNS = 4
-_CAPTION = 14
+STRIP, ANIMATION = "strip.png", "imagined.webp"
+
+
+@dataclass(frozen=True)
+class Imagination:
+    """What came of a photo.
+
+    Attributes:
+        folder: the bundle's.
+        frames: the photo's own view first.
+        rejected: what the first gate that failed says; None where all passed.
+    """
+
+    folder: Path
+    frames: tuple[Frame, ...]
+    rejected: GateVerdict | None
 
 
 def imagine_photo(
     photo: Photo, name: str, actions: Sequence[Action], out: Path, world: str = "", url: str = ""
-) -> Path:
-    """Imagine a path from a photo and write its bundle and `strip.png`.
+) -> Imagination:
+    """Imagine a path from a photo and write its bundle, with `strip.png` and `imagined.webp` beside the frames.
+
+    Frames that a gate fails are kept, so that it can be seen why; the bundle then says that it is rejected, and nobody
+    learns from it.
 
     Args:
         photo: the anchor.
@@ -37,26 +55,25 @@ def imagine_photo(
         world: the world's name; empty = the teacher's first for photos.
         url: `host:port` of a teacher; empty starts one inside this process.
 
-    Returns:
-        The bundle's folder.
+    Raises:
+        NotFoundError: the teacher has no such world.
+        GateRejectedError: a gate rejected the path before there was anything to see.
     """
     png = encode_png(photo.pixels)
     with _teacher(url) as client:
         info = _choose(client.describe(), world)
-        frames = client.imagine_photo(png, actions, depth=photo.depth, intrinsics=photo.intrinsics, world=info.name)
-    params = {
-        "world": info.name,
-        "world_digest": info.digest,
-        "licence": info.licence,
-        "photo": hashlib.sha256(png).hexdigest(),
-        "actions": format_actions(actions),
-    }
-    depth = b"" if photo.depth is None else photo.depth.tobytes()
-    digest = hashlib.sha256(repr(params).encode() + photo.intrinsics.tobytes() + depth).hexdigest()
+        frames = client.imagine_photo(
+            png, actions, depth=photo.depth, intrinsics=photo.intrinsics, world=info.name, keep_rejected=True
+        )
+    params = {**stamp(info), "photo": hashlib.sha256(png).hexdigest(), "actions": format_actions(actions)}
+    rejected = next((verdict for frame in frames for verdict in frame.gates if not verdict.passed), None)
+    if rejected is not None:
+        params[REJECTED] = {"gate": rejected.name, "figure": rejected.figure, "message": rejected.reason}
+    digest = _digest(photo, params)
     scene = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "photo"
     folder = write_bundle(out, Bundle(scene, digest[:8], tuple(frames), params))
-    _write_strip(folder / "strip.png", frames)
-    return folder
+    _write_pictures(folder, frames)
+    return Imagination(folder, tuple(frames), rejected)
 
 
 @contextmanager
@@ -77,17 +94,13 @@ def _choose(worlds: Sequence[WorldInfo], name: str) -> WorldInfo:
     raise NotFoundError(f"the teacher has no world {name!r}; it has {', '.join(info.name for info in worlds)}")
 
 
-def _write_strip(path: Path, frames: Sequence[Frame]) -> None:
-    """Write all frames in one picture, each under the actions that led to it."""
-    width, height = frames[0].size
-    columns = min(_COLUMNS, len(frames))
-    rows = -(-len(frames) // columns)
-    sheet = Image.new("RGB", (columns * width, rows * (height + _CAPTION)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for index, frame in enumerate(frames):
-        x, y = index % columns * width, index // columns * (height + _CAPTION)
-        draw.text((x + 2, y + 1), format_actions(frame.actions_step) or "the photo", fill="black")
-        sheet.paste(Image.open(io.BytesIO(frame.png)), (x, y + _CAPTION))
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
-    sheet.save(staging, "PNG")
-    os.replace(staging, path)
+def _digest(photo: Photo, params: dict[str, object]) -> str:
+    depth = b"" if photo.depth is None else photo.depth.tobytes()
+    return hashlib.sha256(repr(params).encode() + photo.intrinsics.tobytes() + depth).hexdigest()
+
+
+def _write_pictures(folder: Path, frames: Sequence[Frame]) -> None:
+    strip = io.BytesIO()
+    draw_strip(frames).save(strip, "PNG")
+    write_atomically(folder / STRIP, strip.getvalue())
+    write_atomically(folder / ANIMATION, encode_animation(frames))

@@ -40,7 +40,7 @@ def from_actions(
     # Before anything is as long as the request says.
     steps_of = [a.magnitude / (MAX_STEP_DEG if a.primitive.is_turn else MAX_STEP_M) for a in actions]
     frames = len(actions) if key_frames_only else sum(math.ceil(steps - 1e-9) for steps in steps_of)
-    _check_count(1 + frames, max_frames)
+    check_count(1 + frames, max_frames)
     ends = integrate(actions)
     waypoints = [Waypoint(ends[0])]
     for action, start, end in zip(actions, ends, ends[1:], strict=False):
@@ -58,8 +58,20 @@ def from_poses(poses: Sequence[Floats], max_frames: int = MAX_FRAMES) -> tuple[W
     Raises:
         InvalidInputError: no pose, or a path of too many frames or metres.
     """
-    _check_count(1 + len(poses), max_frames)
+    check_count(1 + len(poses), max_frames)
     return _check_metres((Waypoint(np.eye(4)), *map(Waypoint, poses)))
+
+
+def check_count(frames: int, max_frames: int) -> None:
+    """Do nothing for a path of so many frames, its anchor's among them.
+
+    Raises:
+        InvalidInputError: too few or too many.
+    """
+    if frames < 2:
+        raise InvalidInputError("a path needs at least one action or pose")
+    if frames > max_frames:
+        raise InvalidInputError(f"the path has {frames} frames; at most {max_frames} are allowed")
 
 
 def positions_along(waypoints: Sequence[Waypoint], spacing: float) -> Iterator[tuple[int, Floats]]:
@@ -74,13 +86,6 @@ def positions_along(waypoints: Sequence[Waypoint], spacing: float) -> Iterator[t
         count = max(1, int(np.ceil(np.linalg.norm(here - last) / spacing)))
         yield index, last + np.linspace(0, 1, count + 1)[1:, None] * (here - last)
         last = here
-
-
-def _check_count(frames: int, max_frames: int) -> None:
-    if frames < 2:
-        raise InvalidInputError("a path needs at least one action or pose")
-    if frames > max_frames:
-        raise InvalidInputError(f"the path has {frames} frames; at most {max_frames} are allowed")
 
 
 def _check_metres(waypoints: tuple[Waypoint, ...]) -> tuple[Waypoint, ...]:

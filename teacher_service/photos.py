@@ -1,17 +1,21 @@
 """Anchors from files: a photo, what is known of its camera and depth, and one sample with metric depth."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from teacher_service.lenses import LEAST_FOV_DEG, MOST_FOV_DEG, intrinsics_of
 from teacher_service.worlds.base import Photo
 from world2vlm.cameras import intrinsics_from_fov
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import MAX_BYTES, decode_image
 
 SAMPLE = "motorcycle"
+MIN_SIDE = 16
+MAX_ASPECT = 3.0
 
 
 def motorcycle() -> Photo:
@@ -32,29 +36,65 @@ def motorcycle() -> Photo:
     return Photo(np.rint(halves).astype(np.uint8), intrinsics, depth)
 
 
-def load_photo(image: Path, depth: Path | None, fov_deg: float, max_width: int) -> Photo:
+def load_photo(image: Path, depth: Path | None, fov_deg: float | None, max_width: int) -> Photo:
     """Read a photo, and its depth where there is a file of it, and scale both down to `max_width` columns.
 
     Args:
-        image: a PNG, JPEG or WebP file.
-        depth: metres as `.npy` (height, width), or millimetres as a 16-bit `.png`; of the photo's shape.
-        fov_deg: the camera's horizontal field of view.
+        image: a PNG, JPEG or WebP file; it is turned upright as its EXIF says.
+        depth: metres as `.npy` (height, width), or millimetres as a 16-bit `.png`; of the upright photo's shape.
+        fov_deg: the camera's horizontal field of view; None = what the EXIF says, see `lenses.intrinsics_of`.
         max_width: columns; smaller photos keep their size.
 
     Raises:
-        InvalidInputError: a file can't be read or does not fit.
+        InvalidInputError: a file can't be read or does not fit, the photo is no pinhole camera's, or `fov_deg` is not
+            between 10 and 150 degrees.
     """
+    if fov_deg is not None and not LEAST_FOV_DEG <= fov_deg <= MOST_FOV_DEG:
+        raise InvalidInputError(
+            f"a photo's field of view must be {LEAST_FOV_DEG:g} to {MOST_FOV_DEG:g} degrees, not {fov_deg:g}"
+        )
     try:
-        pixels = decode_image(image.read_bytes(), max_bytes=4 * MAX_BYTES)
+        data = image.read_bytes()
     except OSError as error:
         raise InvalidInputError(f"cannot read {image}: {error}") from error
+    pixels = _decode(data)
     width, height = pixels.size
+    check_shape(width, height)
     metres = _load_depth(depth, (height, width)) if depth else None
     if width > max_width:
         height, width = max(1, round(height * max_width / width)), max_width
         pixels = pixels.resize((width, height), Image.Resampling.LANCZOS)
         metres = None if metres is None else _nearest(metres, height, width)
-    return Photo(np.asarray(pixels), intrinsics_from_fov(fov_deg, width, height), metres)
+    if fov_deg is not None:
+        intrinsics = intrinsics_from_fov(fov_deg, width, height)
+    else:
+        intrinsics = intrinsics_of(Image.open(io.BytesIO(data)), width, height, image.name)
+    return Photo(np.asarray(pixels), intrinsics, metres)
+
+
+def check_shape(width: int, height: int) -> None:
+    """Refuse what no single pinhole camera took, or what is too small to show anything.
+
+    Raises:
+        InvalidInputError: a panorama, or a side under 16 pixels.
+    """
+    if min(width, height) < MIN_SIDE:
+        raise InvalidInputError(f"a photo must have at least {MIN_SIDE} pixels a side, not {width} x {height}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise InvalidInputError(
+            f"a photo of {width} x {height} pixels looks like a panorama, which no pinhole camera takes; cut out "
+            f"a piece of at most {MAX_ASPECT:g} to 1"
+        )
+
+
+def _decode(data: bytes) -> Image.Image:
+    pixels = decode_image(data, max_bytes=4 * MAX_BYTES)
+    # Where the header says so, PIL has just cut every value off at 255.
+    if (mode := Image.open(io.BytesIO(data)).mode).startswith(("I", "F")):
+        raise InvalidInputError(
+            f"the photo has one channel of more than 8 bits (mode {mode}); convert it to 8-bit colours"
+        )
+    return pixels
 
 
 def _load_depth(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:

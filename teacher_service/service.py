@@ -1,8 +1,9 @@
-"""The teacher's logic: which world imagines what. Knows no gRPC."""
+"""The teacher's logic: which world imagines what, and what its gates say. Knows no gRPC."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, World
+from teacher_service.gating import Gating
+from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, Warmable, World
 from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.worlds import WorldInfo
 
@@ -14,14 +15,34 @@ class Teacher:
 
     Args:
         worlds: in order of preference; the first that takes an anchor is the default for its kind.
+        made_with: by a world's name, whatever else than its digest its frames are a function of: options, gates.
+        gating: what judges the frames; None = nothing but the worlds themselves.
     """
 
-    def __init__(self, worlds: Sequence[World]) -> None:
+    def __init__(
+        self, worlds: Sequence[World], made_with: Mapping[str, str] | None = None, gating: Gating | None = None
+    ) -> None:
         self._worlds = {world.info.name: world for world in worlds}
+        self._made_with = made_with or {}
+        self._gating = gating
 
     def describe(self) -> list[WorldInfo]:
         """Return what each world says about itself."""
         return [world.info for world in self._worlds.values()]
+
+    def identity(self, name: str) -> str:
+        """What the frames of a world are a function of, the request not counted."""
+        return f"{name} {self._worlds[name].info.digest} {self._made_with.get(name, '')}"
+
+    def warm(self) -> None:
+        """Warm up the worlds that need it.
+
+        Raises:
+            World2VLMError: one can't; says what is missing.
+        """
+        for world in self._worlds.values():
+            if isinstance(world, Warmable):
+                world.warm()
 
     def imagine(self, name: str, spec: ImagineSpec) -> Iterator[Imagined]:
         """Yield the frames of a trajectory from the world called `name`; empty = the default for the anchor.
@@ -29,23 +50,32 @@ class Teacher:
         Raises:
             NotFoundError: no such world.
             InvalidInputError: the world takes no such anchor, or a bad size.
-            GateRejectedError: a gate rejected the trajectory.
+            GateRejectedError: the world rejected the trajectory.
         """
-        world = self._choose(name, spec)
+        info = self.choose(name, "photo" if isinstance(spec.anchor, Photo) else "scene")
         if not all(MIN_SIZE <= side <= MAX_SIZE for side in spec.size):
             raise InvalidInputError(f"frames must be {MIN_SIZE} to {MAX_SIZE} pixels wide and high, not {spec.size}")
-        return world.imagine(spec)
+        frames = self._worlds[info.name].imagine(spec)
+        return frames if self._gating is None else self._gating(info, spec, frames)
 
-    def _choose(self, name: str, spec: ImagineSpec) -> World:
-        kind = "photo" if isinstance(spec.anchor, Photo) else "scene"
-        takers = [world for world in self._worlds.values() if getattr(world.info, f"takes_{kind}s")]
+    def choose(self, name: str, kind: str) -> WorldInfo:
+        """Return the world that a request for an anchor of a kind, `photo` or `scene`, gets.
+
+        Raises:
+            NotFoundError: no such world; says how to get it.
+            InvalidInputError: the world takes no such anchor.
+        """
+        takers = [info for info in self.describe() if getattr(info, f"takes_{kind}s")]
         if not name:
             if not takers:
                 raise NotFoundError(f"no world here takes a {kind}")
             return takers[0]
-        world = self._worlds.get(name)
-        if world is None:
-            raise NotFoundError(f"no world {name!r}; the worlds are {', '.join(self._worlds)}")
-        if world not in takers:
+        if name not in self._worlds:
+            raise NotFoundError(
+                f"no world {name!r} is served here; the worlds are {', '.join(self._worlds)}. Install the package that "
+                f"has it, and add it to the teacher's setting worlds (WORLD2VLM_WORLDS)"
+            )
+        info = self._worlds[name].info
+        if info not in takers:
             raise InvalidInputError(f"the world {name!r} takes no {kind}")
-        return world
+        return info

@@ -1,52 +1,198 @@
-"""Bounded concurrency: synchronous generators, advanced one step at a time on a few threads."""
+"""Bounded concurrency: trajectories made on a few threads, each once, and streamed to whoever asked for them."""
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
-from world2vlm.errors import OverloadedError
+from teacher_service import metrics
+from teacher_service.cache import FrameCache
+from teacher_service.jobs import Job, Plan, Step
+from world2vlm.errors import GateRejectedError, OverloadedError, World2VLMError
 
-T = TypeVar("T")
+# What callers are told to wait at least and at most where the queue is full.
+_LEAST_RETRY_S, _MOST_RETRY_S = 0.1, 30.0
+# How much the newest trajectory counts in the mean of how long one takes.
+_NEWEST = 0.2
 
 
 class Streams:
-    """Runs generators for an event loop.
+    """Makes trajectories for an event loop.
 
-    A stream holds a thread only while it makes an item, so that a slow reader keeps nobody waiting; the number of
-    open streams is bounded instead. A stream that nobody reads any more ends after the item it is making.
+    A trajectory is made to its end by one thread, as long as anybody waits for it, however slowly they read; the number
+    of open streams is bounded. What several ask for at the same time is made once, and what was made before and lies in
+    the cache is not made at all.
 
     Args:
-        max_workers: items made at the same time.
+        max_workers: trajectories made at the same time, not counting those of worlds with lanes of their own.
         max_queue: open streams beyond that.
+        cache: what was made before; None = nothing is kept.
     """
 
-    def __init__(self, max_workers: int, max_queue: int) -> None:
+    def __init__(self, max_workers: int, max_queue: int, cache: FrameCache | None = None) -> None:
         self._limit = max_workers + max_queue
+        self._max_workers = max_workers
+        self._cache = cache
         self._open = 0
-        self._pool = ThreadPoolExecutor(max_workers, thread_name_prefix="imagine")
+        self._lock = threading.Lock()
+        self._mean_s = 0.0
+        self._jobs: dict[str, Job] = {}
+        self._lanes = {"": ThreadPoolExecutor(max_workers, thread_name_prefix="imagine")}
+        # Reads requests and the cache; what is quick must not wait for what is slow.
+        self._planners = ThreadPoolExecutor(max_workers, thread_name_prefix="plan")
+        metrics.watch(lambda: self._open, lambda: self.waiting)
 
     @property
     def open(self) -> int:
         """How many streams are open."""
         return self._open
 
-    async def run(self, make: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
-        """Yield the items of the generator that `make` returns; `make` itself runs on the event loop.
+    @property
+    def waiting(self) -> int:
+        """How many trajectories wait for a thread."""
+        return sum(not job.started for job in list(self._jobs.values()))
+
+    def check_room(self) -> None:
+        """Do nothing while another stream may be opened.
+
+        Raises:
+            OverloadedError: too many are open; says when there may be room again.
+        """
+        if self._open >= self._limit:
+            wait = min(max(self._mean_s / self._max_workers, _LEAST_RETRY_S), _MOST_RETRY_S)
+            raise OverloadedError(f"{self._open} streams are open, which is the limit; try again later", wait)
+
+    async def run(self, plan: Callable[[], Plan]) -> AsyncGenerator[bytes | Step, None]:
+        """Yield the items of a trajectory as they are made, and the steps on the way to them.
+
+        A stream that nobody reads any more leaves its trajectory; one that all have left is stopped.
+
+        Args:
+            plan: says what to make; called in a thread.
 
         Raises:
             OverloadedError: too many streams are open.
+            World2VLMError: what `plan` or the making raises.
         """
-        if self._open >= self._limit:
-            raise OverloadedError(f"{self._open} streams are open, which is the limit; try again later")
+        self.check_room()
         self._open += 1
         try:
-            loop, items = asyncio.get_running_loop(), make()
-            while (item := await loop.run_in_executor(self._pool, next, items, None)) is not None:
-                yield item
+            loop = asyncio.get_running_loop()
+            planned = await loop.run_in_executor(self._planners, plan)
+            found = None
+            if planned.key not in self._jobs and self._cache is not None:
+                found = await loop.run_in_executor(self._planners, self._cache.get, planned.key)
+            if found is not None:
+                metrics.CACHE.labels("hit").inc()
+                for item in found:
+                    yield item
+                return
+            with self._joined(planned) as (job, changed):
+                seen = steps = 0
+                while not (job.ended and seen == job.made):
+                    await changed.wait()
+                    changed.clear()
+                    while steps < len(job.steps):
+                        yield job.steps[steps]
+                        steps += 1
+                    while seen < job.made:
+                        yield job.item(seen)
+                        seen += 1
+                if job.error is not None:
+                    raise job.error
         finally:
             self._open -= 1
+
+    @contextmanager
+    def _joined(self, plan: Plan) -> Iterator[tuple[Job, asyncio.Event]]:
+        """The job that makes a plan's items, which this may be the first to ask for, and when it has something new."""
+        changed, loop = asyncio.Event(), asyncio.get_running_loop()
+        # Something may be there already.
+        changed.set()
+
+        def tell() -> None:
+            # A loop that is closed has no readers.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(changed.set)
+
+        with self._lock:
+            job = self._jobs.get(plan.key)
+            metrics.CACHE.labels("miss" if job is None else "shared").inc()
+            is_new = job is None
+            job = job or self._jobs.setdefault(plan.key, Job())
+            job.join(tell)
+        if is_new:
+            self._lane(plan).submit(self._work, plan, job)
+        try:
+            yield job, changed
+        finally:
+            if job.leave(tell) and not job.ended:
+                # Whoever asks for the same from now on must not get what is being stopped.
+                self._forget(plan.key, job)
+
+    def _forget(self, key: str, job: Job) -> None:
+        with self._lock:
+            if self._jobs.get(key) is job:
+                del self._jobs[key]
+
+    def _lane(self, plan: Plan) -> ThreadPoolExecutor:
+        if not plan.lanes:
+            return self._lanes[""]
+        if plan.world not in self._lanes:
+            self._lanes[plan.world] = ThreadPoolExecutor(plan.lanes, thread_name_prefix=f"imagine-{plan.world}")
+        return self._lanes[plan.world]
+
+    def _work(self, plan: Plan, job: Job) -> None:
+        """Make a trajectory, in its lane's thread, and keep it. Until it is kept, others find the job."""
+        job.started, started = True, time.perf_counter()
+        was_there, error = False, None
+        try:
+            was_there = self._copy(plan, job)
+            if not was_there and not job.is_cancelled():
+                self._make(plan, job)
+        except Exception as raised:
+            error = raised
+        job.end(error)
+        if not was_there:
+            self._note(plan, job, time.perf_counter() - started)
+        self._forget(plan.key, job)
+
+    def _copy(self, plan: Plan, job: Job) -> bool:
+        """Take the items from the cache, where another made them while this waited; whether they were there."""
+        found = self._cache.get(plan.key) if self._cache is not None else None
+        for item in found or []:
+            job.add(item)
+        return found is not None
+
+    def _make(self, plan: Plan, job: Job) -> None:
+        for item in plan.make(job):
+            job.add(item)
+            if job.is_cancelled():
+                return
+        if job.made != plan.count and not job.is_cancelled():
+            raise World2VLMError(f"the world {plan.world!r} made {job.made} of {plan.count} frames")
+
+    def _note(self, plan: Plan, job: Job, seconds: float) -> None:
+        """Count what came of a trajectory, and keep one that is whole."""
+        match job.error:
+            case None if job.made == plan.count:
+                outcome = "made"
+                self._mean_s = seconds if not self._mean_s else (1 - _NEWEST) * self._mean_s + _NEWEST * seconds
+                metrics.FRAME_SECONDS.labels(plan.world).observe(seconds / plan.count)
+                if self._cache is not None:
+                    self._cache.put(plan.key, job.items())
+            case None:
+                outcome = "cancelled"
+            case GateRejectedError() as rejection:
+                outcome = rejection.code
+                metrics.REJECTED.labels(plan.world, rejection.gate).inc()
+            case error:
+                outcome = error.code if isinstance(error, World2VLMError) else World2VLMError.code
+        metrics.TRAJECTORIES.labels(plan.world, outcome).inc()
 
     def __enter__(self) -> Self:
         return self
@@ -54,5 +200,8 @@ class Streams:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Wait for the items being made, and stop the threads."""
-        self._pool.shutdown(cancel_futures=True)
+        """Stop what is being made at its next step, and the threads."""
+        for job in list(self._jobs.values()):
+            job.cancel()
+        for pool in (self._planners, *self._lanes.values()):
+            pool.shutdown(cancel_futures=True)

@@ -27,7 +27,7 @@ def toy_records(bundles: Path, scenes: int = 3, seed: int = 0) -> list[TaskRecor
             Frame(encode_png(first), np.eye(4), np.eye(3), (SIZE, SIZE), objects=tuple(seen)),
             Frame(encode_png(second), np.eye(4), np.eye(3), (SIZE, SIZE), actions, objects=tuple(then)),
         )
-        bundle = Bundle(f"room_{seed}_{index}", "000", frames)
+        bundle = Bundle(f"room_{seed}_{index}", "000", frames, {"world": "renderer", "licence": "Apache-2.0"})
         write_bundle(bundles, bundle)
         images = [f"{bundle.relative_path.as_posix()}/frames/{number:03d}.png" for number in range(2)]
         meta = {"scene": bundle.scene, "actions": str(actions[0])}

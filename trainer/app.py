@@ -57,6 +57,8 @@ def build_trainer(settings: TrainerSettings, broker_url: str, name: str = "worke
         patience_s=PATIENCE_SECONDS,
         work=_local_folder(store, ".work"),
         tracking=tracking_of(settings, store),
+        policy=settings.policy,
+        keep_rejected=settings.keep_rejected,
     )
     runner = RoundRunner(store, steps, coordinator, node)
 

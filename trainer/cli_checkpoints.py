@@ -1,4 +1,4 @@
-"""Commands about checkpoints: list, verify, promote, roll back, evaluate."""
+"""Commands about checkpoints: list, add, verify, promote, roll back, evaluate."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from world2vlm.checkpoints import Registry
     from world2vlm.settings import TrainerSettings
 
-checkpoints = typer.Typer(help="Checkpoints: list, verify, promote, roll back.", no_args_is_help=True)
+checkpoints = typer.Typer(help="Checkpoints: list, add, verify, promote, roll back.", no_args_is_help=True)
 Version = Annotated[int, typer.Argument(help="A checkpoint's version.")]
 
 
@@ -28,6 +28,18 @@ def list_all() -> None:
             f"{mark} {manifest.version}\tparent {manifest.parent or '-'}\t{manifest.kind}\t{manifest.recipe}\t"
             f"{manifest.created}\t{manifest.digest[:12]}"
         )
+
+
+@checkpoints.command()
+def add(
+    folder: Annotated[Path, typer.Argument(help="A model's files or an adapter's, as `train --out` leaves them.")],
+) -> None:
+    """Publish a fine-tuned model of transformers as a version; the base of an adapter becomes one before it."""
+    from world2vlm import fullsize
+
+    manifest = fullsize.add(_registry(_settings()), folder)
+    base = f", an adapter for version {manifest.parent}" if manifest.kind == "lora" else ""
+    typer.echo(f"version {manifest.version}{base}: {len(manifest.files)} files")
 
 
 @checkpoints.command()
@@ -91,7 +103,9 @@ def export_held_out(
     from trainer.evaluating import export_held_out
     from world2vlm.store import Store
 
-    typer.echo(f"{export_held_out(Store(_settings().store), dataset, out)} questions in {out}")
+    settings = _settings()
+    count = export_held_out(Store(settings.store), dataset, out, settings.policy)
+    typer.echo(f"{count} questions in {out}")
 
 
 def _evaluate_held_out(version: int, digest: str, out: Path | None) -> None:

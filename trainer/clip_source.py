@@ -144,7 +144,7 @@ class ClipSource:
         kind = TASKS[record.task_type].kind
         weights = {AnswerKind.BOX: 1.0, AnswerKind.BINARY: self._config.binary_weight}
         weight = weights.get(kind, self._config.motion_weight)
-        return Example(record.question, record.assistant, weight, ordinal=kind is AnswerKind.BOX)
+        return Example(record.question, record.assistant, record.weight * weight, ordinal=kind is AnswerKind.BOX)
 
 
 def _pose(record: TaskRecord) -> Pose | None:

@@ -6,12 +6,14 @@ from typing import Any
 
 from trainer.assessing import score_checkpoint
 from trainer.evaluation import baseline_scores, summarise
+from trainer.licensing import pick_permitted
 from trainer.suites import SUITES
 from trainer.suites.exporting import export_records
 from world2vlm.adapters import whole
 from world2vlm.checkpoints import Registry
 from world2vlm.datasets import pick_dataset
 from world2vlm.errors import InvalidInputError
+from world2vlm.licences import STRICT, Policy
 from world2vlm.store import Store
 from world2vlm.telemetry import progress
 
@@ -66,22 +68,24 @@ def evaluate_checkpoint(
     return rows, {"version": version, "dataset": dataset.digest, "baselines": baselines, "summary": summary}
 
 
-def export_held_out(store: Store, digest: str, out: Path) -> int:
+def export_held_out(store: Store, digest: str, out: Path, policy: Policy = STRICT) -> int:
     """Write a dataset's held-out questions to a Parquet file, for other harnesses (`trainer.suites.exporting`).
 
     Args:
         store: where datasets and bundles are.
         digest: the dataset; empty for the only one.
         out: the file.
+        policy: whose terms are kept.
 
     Returns:
         How many questions were written.
 
     Raises:
         NotFoundError: no such dataset.
+        PreconditionError: terms of a world that the dataset comes from are not acknowledged, or not known.
         InvalidInputError: it has no held-out questions, or a picture cannot be read.
     """
-    test = pick_dataset(store, digest).splits["test"]
+    test = pick_permitted(store, digest, policy).splits["test"]
     export_records(test, store.local("bundles"), out)
     return len(test)
 

@@ -1,34 +1,44 @@
 """Label bundles that lie in folders, for a records file that lies in another."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from trainer.labelling import label
-from world2vlm.bundles import find_bundles, read_bundle
+from trainer.labelling.weighing import World, weighted, weights_of, world_of
+from world2vlm.bundles import REJECTED, Bundle, find_bundles, read_bundle
 from world2vlm.errors import InvalidInputError
+from world2vlm.licences import Policy, Terms
 from world2vlm.records import TaskRecord
 
 
-def label_folders(folders: Sequence[Path], base: Path, seed: int) -> list[TaskRecord]:
+def label_folders(folders: Sequence[Path], base: Path, seed: int, policy: Policy) -> list[TaskRecord]:
     """Label all bundles under some folders; image paths in the records are relative to `base`.
+
+    Trajectories that a gate rejected are left out, but count against their world: its records weigh less then
+    (`world2vlm.reliability`).
 
     Raises:
         InvalidInputError: there is no bundle.
+        PreconditionError: terms of a bundle's world are not acknowledged, or not known.
         DataCorruptedError: a bundle is broken; the text names it.
     """
-    found = [path for folder in folders for path in find_bundles(folder)]
-    if not found:
+    found = {path: read_bundle(path) for folder in folders for path in find_bundles(folder)}
+    accepted = {path: bundle for path, bundle in found.items() if REJECTED not in bundle.params}
+    if not accepted:
         raise InvalidInputError(f"no bundles in {', '.join(map(str, folders))}")
-    return [record for path in found for record in _label_one(path, base, seed)]
+    policy.check(Terms.read(bundle.params) for bundle in accepted.values())
+    weights = weights_of(found.values())
+    return [record for path, bundle in accepted.items() for record in _label_one(path, bundle, base, seed, weights)]
 
 
-def _label_one(folder: Path, base: Path, seed: int) -> list[TaskRecord]:
-    bundle = read_bundle(folder)
+def _label_one(folder: Path, bundle: Bundle, base: Path, seed: int, weights: Mapping[World, float]) -> list[TaskRecord]:
     here = Path(os.path.relpath(folder, base))
 
     def moved(image: str) -> str:
         return (here / Path(image).relative_to(bundle.relative_path)).as_posix()
 
-    return [replace(record, images=tuple(map(moved, record.images))) for record in label(bundle, seed)]
+    records = [replace(record, images=tuple(map(moved, record.images))) for record in label(bundle, seed)]
+    weight = weights.get(world_of(bundle), 1.0)
+    return records if weight == 1 else weighted(records, weight)

@@ -9,6 +9,7 @@ from world2vlm.bundles import Frame
 from world2vlm.client import Student
 from world2vlm.clients.teacher import TeacherClient
 from world2vlm.errors import NotFoundError
+from world2vlm.licences import stamp
 from world2vlm.settings import Settings
 
 
@@ -30,13 +31,22 @@ class TeacherService:
         """
         for world in self._client.describe():
             if world.name == name:
-                return {"world": world.name, "world_digest": world.digest, "licence": world.licence}
+                return stamp(world)
         raise NotFoundError(f"the teacher has no world {name!r}")
 
-    def imagine(self, world: str, scene: int, anchor: int, actions: Sequence[Action], size: int) -> list[Frame]:
+    def imagine(
+        self, world: str, scene: int, anchor: int, actions: Sequence[Action], size: int, keep_rejected: bool
+    ) -> list[Frame]:
         """The key frames of a trajectory through a scene."""
         return self._client.imagine_scene(
-            scene, anchor, actions, world=world, width=size, height=size, key_frames_only=True
+            scene,
+            anchor,
+            actions,
+            world=world,
+            width=size,
+            height=size,
+            key_frames_only=True,
+            keep_rejected=keep_rejected,
         )
 
 

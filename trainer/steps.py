@@ -10,6 +10,7 @@ from typing import Any
 from trainer.distilling import alone, distil
 from trainer.imagining import ImaginePlan, Imaginer, Teacher
 from trainer.labelling import balance, select_test
+from trainer.licensing import check_dataset, worlds_of
 from trainer.pieces import Piece
 from trainer.progress import ProgressFile
 from trainer.promotion import Swapper, promote
@@ -18,6 +19,7 @@ from world2vlm.adapters import whole
 from world2vlm.checkpoints import Registry
 from world2vlm.datasets import Dataset, load_dataset, publish_dataset
 from world2vlm.errors import PreconditionError
+from world2vlm.licences import STRICT, Policy, Terms, distinct
 from world2vlm.records import TaskRecord
 from world2vlm.rounds import RoundState
 from world2vlm.store import Store
@@ -37,6 +39,8 @@ class RoundSteps:
         patience_s: how long to wait for a service that is away before giving a piece back.
         work: local folder for checkpoints in the making.
         tracking: where the curves of trainings go.
+        policy: whose terms are kept.
+        keep_rejected: whether trajectories that a gate rejects are kept aside.
     """
 
     def __init__(
@@ -49,9 +53,12 @@ class RoundSteps:
         patience_s: float,
         work: Path,
         tracking: Tracking,
+        policy: Policy = STRICT,
+        keep_rejected: bool = True,
     ) -> None:
         self._store = store
-        self._imaginer = Imaginer(teacher, store, patience_s)
+        self._imaginer = Imaginer(teacher, store, patience_s, policy, keep_rejected)
+        self._policy = policy
         self._swapper = swapper
         self._threads = threads
         self._patience_s = patience_s
@@ -79,26 +86,40 @@ class RoundSteps:
         shard = plan.shards[piece.index]
         wanted = ImaginePlan(plan.seed, plan.world, plan.trajectories_per_scene)
         imagined = self._imaginer.imagine(wanted, shard.scene_seeds)
-        figures = {"bundles": list(imagined.bundles), "rejected": dict(sorted(imagined.rejected.items()))}
+        figures = {
+            "bundles": list(imagined.bundles),
+            "rejected": dict(sorted(imagined.rejected.items())),
+            "worlds": [dict(world) for world in imagined.worlds],
+        }
         state.write_shard(piece.index, imagined.records, figures)
 
     def _dataset(self, _piece: Piece, state: RoundState) -> None:
         plan = state.plan()
         records: dict[str, list[TaskRecord]] = {"train": [], "calibration": [], "test": []}
         rejected: Counter[str] = Counter()
+        worlds: list[dict[str, Any]] = []
         bundles = 0
         for shard in plan.shards:
             found, figures = state.read_shard(shard.index)
             records[shard.split] += found
             rejected.update(figures["rejected"])
             bundles += len(figures["bundles"])
+            # Shards of an older version say nothing of worlds; their bundles do.
+            worlds += figures["worlds"] if "worlds" in figures else worlds_of(self._store, figures["bundles"])
+        self._policy.check(map(Terms.read, worlds))
         # These scenes are the same in every round; so is the choice among their questions.
         splits = {
             split: select_test(balance(records[split], 0), TEST_RECORDS_PER_TASK, 0)
             for split in ("calibration", "test")
         }
         splits["train"] = balance(records["train"], plan.seed)
-        info = {"round": plan.id, "world": plan.world, "bundles": bundles, "rejected": dict(sorted(rejected.items()))}
+        info = {
+            "round": plan.id,
+            "world": plan.world,
+            "worlds": distinct(worlds),
+            "bundles": bundles,
+            "rejected": dict(sorted(rejected.items())),
+        }
         dataset = publish_dataset(self._store, splits, info)
         state.write_step("dataset", {**info, **_describe(dataset)})
 
@@ -108,10 +129,12 @@ class RoundSteps:
         with alone(work):
             if state.read_step("training") is not None:
                 return
+            dataset = self._dataset_of(state)
+            check_dataset(self._store, dataset, self._policy)
             payload = distil(
                 plan,
                 self._registry(plan.student),
-                self._dataset_of(state),
+                dataset,
                 bundles=self._store.local("bundles"),
                 work=work,
                 threads=self._threads,

@@ -1,8 +1,9 @@
 """Bundles: one imagined trajectory on disk, in World2VLM's layout.
 
-`scenes/<scene>/traj_<id>/` holds `frames/000.png ...` and, written last, `traj.json`. Beside World2VLM's keys
-(`traj_params`, `actions_step`, `actions_prefix`, `frame_ids_kept`, `key_frame_indices`, `transforms`) it carries the
-objects in view of each frame and where the frames come from. A folder without `traj.json` is no bundle.
+`scenes/<scene>/traj_<id>/` holds `frames/000.png ...` and, written last, `traj.json`. Where the world says what it
+filled in or what is what, `observed/` and `instances/` hold maps of the same names. Beside World2VLM's keys
+(`traj_params`, `actions_step`, `actions_prefix`, `frame_ids_kept`, `key_frame_indices`, `transforms`) `traj.json`
+carries the objects in view of each frame and where the frames come from. A folder without it is no bundle.
 """
 
 import json
@@ -10,7 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,39 @@ from world2vlm.actions import Action, canonicalise, parse_short
 from world2vlm.boxes import Box
 from world2vlm.errors import DataCorruptedError
 
+REJECTED = "rejected"
+"""Among a bundle's params where a gate rejected it: `gate`, `figure`, `message`. Nobody learns from such a bundle."""
+
+_OBSERVED = "observed"
+
 
 @dataclass(frozen=True)
 class ObjectView:
-    """A physical object as seen in one frame; `area` is the share of the image's pixels that show it."""
+    """A physical object as seen in one frame.
+
+    Attributes:
+        instance_id: the same in all frames of a bundle.
+        category: what it is called.
+        colour: its colour in a word; empty where nobody says.
+        box: around what of it is visible.
+        area: share of the image's pixels that show it; 0 = it is in view, but too little of it is certain to ask.
+    """
 
     instance_id: int
     category: str
     colour: str
     box: Box
     area: float
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """What a gate says about a frame: the figure it measured, and why it failed (empty where it passed)."""
+
+    name: str
+    figure: float
+    passed: bool
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,8 +70,11 @@ class Frame:
         key_frame: at the end of an action (or the anchor).
         objects: the objects in view.
         instances_png: encoded 8-bit map of instance ids; empty where the world sends none.
+        observed_png: encoded 8-bit map of what was observed (255) or filled in by the world (0); empty = all observed,
+            or read without its pixels (`read_observed` reads it).
         scores: the world's figures about this frame.
         path: the image's path relative to the bundle.
+        gates: what the gates say about this frame.
     """
 
     png: bytes
@@ -60,6 +87,8 @@ class Frame:
     instances_png: bytes = b""
     scores: Mapping[str, float] = field(default_factory=dict)
     path: str = ""
+    gates: tuple[GateVerdict, ...] = ()
+    observed_png: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -70,7 +99,7 @@ class Bundle:
         scene: the scene's name; splits go by it.
         trajectory: the trajectory's id within the scene.
         frames: the frames.
-        params: how it was made: world, its digest and licence, seed (World2VLM's `traj_params`).
+        params: how it was made: world, its digest, licence and terms, seed (World2VLM's `traj_params`).
     """
 
     scene: str
@@ -103,9 +132,10 @@ def write_bundle(root: Path, bundle: Bundle) -> Path:
     (staging / "frames").mkdir(parents=True)
     for index, frame in enumerate(bundle.frames):
         (staging / _frame_path(index)).write_bytes(frame.png)
-        if frame.instances_png:
-            (staging / "instances").mkdir(exist_ok=True)
-            (staging / _frame_path(index, "instances")).write_bytes(frame.instances_png)
+        for name, png in (("instances", frame.instances_png), (_OBSERVED, frame.observed_png)):
+            if png:
+                (staging / name).mkdir(exist_ok=True)
+                (staging / _frame_path(index, name)).write_bytes(png)
     (staging / "traj.json").write_text(json.dumps(_to_json(bundle)), encoding="utf-8")
     try:
         os.rename(staging, target)
@@ -129,6 +159,12 @@ def read_bundle(folder: Path) -> Bundle:
         return _from_json(folder, payload)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataCorruptedError(f"{folder.name}: not a readable bundle: {error}") from error
+
+
+def read_observed(folder: Path, index: int) -> bytes:
+    """Read `Frame.observed_png` of frame `index` of a bundle; empty = all of it was observed."""
+    path = folder / _frame_path(index, _OBSERVED)
+    return path.read_bytes() if path.exists() else b""
 
 
 def find_bundles(root: Path) -> Iterator[Path]:
@@ -155,6 +191,7 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
         "transforms": {"frames": [_transform(index, frame) for index, frame in enumerate(frames)]},
         "objects": [[_object_to_json(view) for view in frame.objects] for frame in frames],
         "scores": [dict(frame.scores) for frame in frames],
+        "gates": [[asdict(verdict) for verdict in frame.gates] for frame in frames],
     }
 
 
@@ -184,16 +221,13 @@ def _object_to_json(view: ObjectView) -> dict[str, Any]:
 
 def _from_json(folder: Path, payload: Mapping[str, Any]) -> Bundle:
     keys = set(payload["key_frame_indices"])
+    transforms = payload["transforms"]["frames"]
+    # Older bundles say nothing of gates.
+    gates = payload.get("gates", [[]] * len(transforms))
     frames = tuple(
-        _frame_from_json(transform, index in keys, steps, objects, scores)
-        for index, (transform, steps, objects, scores) in enumerate(
-            zip(
-                payload["transforms"]["frames"],
-                payload["actions_step"],
-                payload["objects"],
-                payload["scores"],
-                strict=True,
-            )
+        _frame_from_json(transform, index in keys, steps, objects, scores, verdicts)
+        for index, (transform, steps, objects, scores, verdicts) in enumerate(
+            zip(transforms, payload["actions_step"], payload["objects"], payload["scores"], gates, strict=True)
         )
     )
     return Bundle(folder.parent.name, folder.name.removeprefix("traj_"), frames, payload["traj_params"])
@@ -205,6 +239,7 @@ def _frame_from_json(
     steps: Sequence[str],
     objects: Sequence[Mapping[str, Any]],
     scores: Mapping[str, float],
+    verdicts: Sequence[Mapping[str, Any]],
 ) -> Frame:
     intrinsics = np.array(
         [[transform["fl_x"], 0, transform["cx"]], [0, transform["fl_y"], transform["cy"]], [0, 0, 1]], dtype=np.float64
@@ -220,4 +255,5 @@ def _frame_from_json(
         objects=views,
         scores=scores,
         path=transform["file_path"].removeprefix("./"),
+        gates=tuple(GateVerdict(**verdict) for verdict in verdicts),
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from world2vlm.actions import Action, Primitive
 from world2vlm.boxes import Box
-from world2vlm.bundles import Frame, ObjectView
+from world2vlm.bundles import Frame, GateVerdict, ObjectView
 from world2vlm.cameras import Floats, check_intrinsics, check_pose
 from world2vlm.errors import InvalidInputError
 from world2vlm.tasks import Answer, AnswerKind, Question, get_task
@@ -109,11 +109,14 @@ def frame_from_proto(message: teacher_pb2.Frame) -> Frame:
         objects=tuple(map(object_from_proto, message.objects)),
         instances_png=message.instances.data,
         scores=dict(message.scores),
+        gates=tuple(map(verdict_from_proto, message.gates)),
+        observed_png=message.observed.data,
     )
 
 
 def frame_to_proto(frame: Frame, index: int, count: int, observed_png: bytes = b"") -> teacher_pb2.Frame:
-    """Write frame `index` of `count`; an empty `observed_png` means that all of it was observed."""
+    """Write frame `index` of `count`; `observed_png` is the frame's own where none is given."""
+    observed_png = observed_png or frame.observed_png
     return teacher_pb2.Frame(
         index=index,
         count=count,
@@ -126,7 +129,18 @@ def frame_to_proto(frame: Frame, index: int, count: int, observed_png: bytes = b
         objects=map(object_to_proto, frame.objects),
         instances=spatial_pb2.Image(data=frame.instances_png) if frame.instances_png else None,
         scores=frame.scores,
+        gates=map(verdict_to_proto, frame.gates),
     )
+
+
+def verdict_from_proto(message: teacher_pb2.GateVerdict) -> GateVerdict:
+    """Read what a gate says about a frame."""
+    return GateVerdict(message.name, message.figure, message.passed, message.reason)
+
+
+def verdict_to_proto(verdict: GateVerdict) -> teacher_pb2.GateVerdict:
+    """Write what a gate says about a frame."""
+    return teacher_pb2.GateVerdict(**asdict(verdict))
 
 
 def world_from_proto(message: teacher_pb2.World) -> WorldInfo:
@@ -141,6 +155,10 @@ def world_from_proto(message: teacher_pb2.World) -> WorldInfo:
         licence=message.licence,
         outputs_may_train=message.outputs_may_train,
         digest=message.digest,
+        outputs_may_be_sold=message.outputs_may_be_sold,
+        excluded_regions=tuple(message.excluded_regions),
+        terms=message.terms,
+        lanes=message.lanes,
     )
 
 

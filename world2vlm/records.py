@@ -5,6 +5,7 @@ of ours, `meta`, that says where a record comes from.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,18 @@ class TaskRecord:
     ) -> "TaskRecord":
         """Build a record from a question without image tags."""
         return cls(task_type, IMAGE_TAG * len(images) + question, answer, tuple(images), dict(meta or {}))
+
+    @property
+    def weight(self) -> float:
+        """What its answer counts in a loss: how far its teacher can be trusted (`meta["weight"]`), 1 by default.
+
+        Raises:
+            InvalidInputError: it is no finite number from 0 on.
+        """
+        weight = self.meta.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise InvalidInputError(f"a record's weight must be a finite number from 0 on, not {weight!r}")
+        return float(weight)
 
     @property
     def question(self) -> str:

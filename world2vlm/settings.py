@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from world2vlm.errors import InvalidInputError
+from world2vlm.licences import Policy
 from world2vlm.tls import ClientTls, ServerTls
 
 PREFIX = "WORLD2VLM_"
@@ -162,9 +163,17 @@ class TeacherSettings(ServiceSettings):
     Attributes:
         worlds: names of the worlds to serve, in order of preference (entry points `world2vlm.worlds`).
         world_options: each world's own options, by its name (`[teacher.world_options.NAME]` in the file).
-        max_workers: frames rendered at the same time.
+        max_workers: trajectories made at the same time; worlds with lanes of their own are not counted.
         max_frames: frames of one trajectory.
         scene_cache: furnished rooms kept in memory.
+        detector: folder or hub name of what finds objects in photos (D-FINE, RT-DETR v2, Grounding DINO); empty = they
+            come without objects.
+        vocabulary: what to look for, for a detector of an open vocabulary.
+        device: torch device of the detector; `auto`: a GPU where there is one.
+        with_gates: whether what generative worlds make of photos is judged, frame by frame.
+        gates: the limits of these gates that differ from the defaults (`teacher_service.gates.settings`).
+        cache_dir: folder that keeps trajectories, so that none is made twice; None keeps none. Services may share one.
+        cache_bytes: of that folder; those used longest ago go first.
         min_clearance_m: the collision gate's distance; 0 turns it off.
         min_object_area: the empty-view gate's share of a key frame's pixels; 0 turns it off.
         min_observed_share: the unobserved gate's share of a frame that the photo must back; 0 turns it off.
@@ -179,6 +188,13 @@ class TeacherSettings(ServiceSettings):
     max_workers: int = Field(2, ge=1)
     max_frames: int = Field(512, ge=1)
     scene_cache: int = Field(32, ge=1)
+    detector: str = ""
+    vocabulary: tuple[str, ...] = ()
+    device: str = "auto"
+    with_gates: bool = True
+    gates: dict[str, float | bool] = {}
+    cache_dir: Path | None = None
+    cache_bytes: int = Field(8 << 30, ge=0)
     min_clearance_m: float = Field(0.25, ge=0)
     min_object_area: float = Field(0.006, ge=0, lt=1)
     min_observed_share: float = Field(0.3, ge=0, lt=1)
@@ -194,7 +210,7 @@ class StudentSettings(ServiceSettings):
         device: torch device of the engines `local` and `onnx`; `auto`: a GPU where there is one.
         onnx_cache: folder for exported graphs; the engine `onnx` exports each architecture but the shipped one once.
         workers: processes that each hold the checkpoint and answer; 0 = one a core for small students, 4 at most, and
-            one for others.
+            one for others. A worker of a student above 64 MB gets all cores, unless `threads` says otherwise.
         max_batch: requests answered at once, in all processes together.
         max_images: images in one request.
         max_question_tokens, max_new_tokens: tokens of a question and of an answer.
@@ -233,6 +249,12 @@ class TrainerSettings(Settings):
         metrics_port: for Prometheus; 0: any free one, -1: none.
         device: torch's.
         max_workers: pieces of work at once.
+        keep_rejected: whether trajectories that a gate rejects are kept aside, with the reason, in the store's
+            `rejected/`.
+        accepted_terms: names of the worlds whose terms were read and are kept: without it nobody learns from the frames
+            of a world with restrictive or unknown terms.
+        region: where this is done, an ISO 3166 alpha-2 code or EU; worlds whose terms exclude it are refused.
+        commercial: whether what is trained is used commercially; worlds whose terms forbid that are refused.
         trackers: where a training's curves go; none: nowhere.
         tracking: folder of TensorBoard's files; default: `tracking` in the store where that is a folder.
     """
@@ -242,8 +264,17 @@ class TrainerSettings(Settings):
     metrics_port: int = Field(9103, ge=-1, le=65535)
     device: str = "cpu"
     max_workers: int = Field(2, ge=1)
+    keep_rejected: bool = True
+    accepted_terms: frozenset[str] = frozenset()
+    region: str = Field("", pattern="^([A-Z]{2})?$")
+    commercial: bool = False
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     tracking: Path | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """Whose terms are kept."""
+        return Policy(self.accepted_terms, self.region, self.commercial)
 
 
 _PROCESSES: tuple[type[Settings], ...] = (TeacherSettings, StudentSettings, TrainerSettings)

@@ -19,6 +19,7 @@ class WorldInfo:
         outputs_may_be_sold: what is made from its frames may be used commercially.
         excluded_regions: where it may not be used, ISO 3166 alpha-2 codes, and EU.
         terms: the sentence that says so, with the address of the licence; empty where nothing is restricted.
+        lanes: how many trajectories it makes at once, 1 where it owns a GPU; 0 = as many as the service has threads.
     """
 
     name: str
@@ -33,3 +34,4 @@ class WorldInfo:
     outputs_may_be_sold: bool = True
     excluded_regions: tuple[str, ...] = ()
     terms: str = ""
+    lanes: int = 0

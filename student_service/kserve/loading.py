@@ -6,7 +6,6 @@ from typing import Any
 from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2
 
-from student_service.kserve.tensors import parse_version
 from student_service.swap import Swapper
 from world2vlm.checkpoints import Registry
 from world2vlm.errors import (
@@ -17,6 +16,7 @@ from world2vlm.errors import (
     PreconditionError,
     UnsupportedError,
 )
+from world2vlm.kserve.tensors import parse_version
 
 _REFUSALS = (DataCorruptedError, GateRejectedError, InvalidInputError, NotFoundError, PreconditionError)
 _MOST_CONFIG = 1 << 16

@@ -14,25 +14,18 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 import world2vlm
 from student_service.control import Control
-from student_service.kserve import describing, loading
-from student_service.kserve.conversation import Conversation, is_strict
+from student_service.kserve import loading
+from student_service.kserve.describing import index
 from student_service.kserve.statistics import Record, Statistics
-from student_service.kserve.tensors import (
-    MODELS,
-    Model,
-    Value,
-    answer_values,
-    find_model,
-    parse_version,
-    read_asked,
-    read_wanted,
-    write_outputs,
-)
+from student_service.kserve.tensors import MODELS, answer_values, read_asked
 from student_service.reasoner import Reasoner
 from student_service.slots import Serving
 from student_service.swap import Swapper
 from world2vlm.checkpoints import Registry
 from world2vlm.errors import NotFoundError, PreconditionError, UnavailableError, UnsupportedError
+from world2vlm.kserve import describing
+from world2vlm.kserve.conversation import Conversation, is_strict
+from world2vlm.kserve.tensors import Model, Value, find_model, parse_version, read_wanted, write_outputs
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request: TypeAlias = service_pb2.ModelInferRequest
@@ -79,18 +72,18 @@ class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
 
     async def ModelMetadata(self, request: Any, context: Context) -> service_pb2.ModelMetadataResponse:
         """A model's tensors and the version that serves."""
-        model = find_model(request.name)
+        model = find_model(MODELS, request.name)
         return describing.metadata(model, self._require_version(model, request.version))
 
     async def ModelConfig(self, request: Any, context: Context) -> service_pb2.ModelConfigResponse:
         """A model's configuration in Triton's terms."""
-        model = find_model(request.name)
+        model = find_model(MODELS, request.name)
         self._require_version(model, request.version)
         return describing.config(model)
 
     async def ModelStatistics(self, request: Any, context: Context) -> service_pb2.ModelStatisticsResponse:
         """Counts and durations of one model, or of all."""
-        models = [find_model(request.name).name] if request.name else list(MODELS)
+        models = [find_model(MODELS, request.name).name] if request.name else list(MODELS)
         wanted, serving = parse_version(request.version), self._serving.version
         if serving is None:
             raise UnavailableError("no checkpoint serves yet")
@@ -100,7 +93,7 @@ class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
 
     async def ModelInfer(self, request: Request, context: Context) -> Response:
         """Answer one request with one response."""
-        model = find_model(request.model_name)
+        model = find_model(MODELS, request.model_name)
         if model.decoupled:
             raise UnsupportedError("ModelInfer RPC doesn't support models with decoupled transaction policy")
         return await self._infer(model, request)
@@ -109,7 +102,7 @@ class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
         self, requests: AsyncIterator[Request], context: Context
     ) -> AsyncIterator[service_pb2.ModelStreamInferResponse]:
         """Answer requests as they come; responses of different requests mix, `id` tells whose each is."""
-        conversation = Conversation(self._infer, requests, strict=is_strict(context))
+        conversation = Conversation(MODELS, self._infer, requests, strict=is_strict(context))
         async with aclosing(conversation.responses()) as responses:
             async for response in responses:
                 yield response
@@ -118,13 +111,13 @@ class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
         """All published versions; the one that serves is READY."""
         loading.refuse_repository(request)
         versions = await self._control.run(self._registry.versions)
-        return describing.index(versions, self._serving.version, ready_only=request.ready)
+        return index(versions, self._serving.version, ready_only=request.ready)
 
     async def RepositoryModelLoad(self, request: Any, context: Context) -> service_pb2.RepositoryModelLoadResponse:
         """Swap to the newest published version, or the one chosen. A swap that began runs to its end."""
         self._control.authorise(context)
         loading.refuse_repository(request)
-        model = find_model(request.model_name)
+        model = find_model(MODELS, request.model_name)
         await self._control.run(partial(loading.load, self._swapper, self._registry, model.name, request.parameters))
         return service_pb2.RepositoryModelLoadResponse()
 
@@ -132,7 +125,7 @@ class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
         """Refuse: FAILED_PRECONDITION, and not UNAVAILABLE, for it would be refused again."""
         self._control.authorise(context)
         loading.refuse_repository(request)
-        model = find_model(request.model_name)
+        model = find_model(MODELS, request.model_name)
         raise PreconditionError(f"model {model.name!r} is never unloaded; load another version instead")
 
     async def _infer(

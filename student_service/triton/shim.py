@@ -23,6 +23,7 @@ from student_service.triton import wire
 from student_service.triton.repository import Deployment
 from world2vlm import telemetry
 from world2vlm.errors import InvalidInputError, OverloadedError, World2VLMError
+from world2vlm.kserve.marks import mark
 from world2vlm.tasks import get_task
 
 _log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class StudentModel:
             for batch in canary.warm_batches(engine.capacity):
                 answer(engine, batch, canary.WARM_NEW_TOKENS)
         except World2VLMError as error:
-            raise self.backend.TritonModelException(wire.mark(error)) from error
+            raise self.backend.TritonModelException(mark(error)) from error
         self._digest = deployment.digest
         self._batcher = Batcher(self._settings.max_batch)
         self._slot = Slot(deployment.version, engine)
@@ -121,9 +122,9 @@ class StudentModel:
         kind = self.backend.TritonError
         match error:
             case InvalidInputError():
-                failure = kind(wire.mark(error), kind.INVALID_ARG)
+                failure = kind(mark(error), kind.INVALID_ARG)
             case World2VLMError():
-                failure = kind(wire.mark(error), kind.UNAVAILABLE)
+                failure = kind(mark(error), kind.UNAVAILABLE)
             case CancelledQueryError():
                 _log.debug("a question was cancelled")
                 failure = kind("cancelled", kind.CANCELLED)

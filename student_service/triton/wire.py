@@ -101,11 +101,6 @@ def read_reply(result: triton.InferResult) -> Reply:
     )
 
 
-def mark(error: World2VLMError) -> str:
-    """An error of the catalogue as the text that Triton carries: it has no trailers of our own."""
-    return f"<{error.code}> {error}"
-
-
 def read_error(error: InferenceServerException) -> World2VLMError:
     """What went wrong in Triton, as an error of the catalogue; Triton's own words stay out of it.
 

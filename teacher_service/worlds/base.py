@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,7 @@ class ImagineSpec:
         size: (width, height) of a scene's frames in pixels; a photo keeps its own.
         with_instances: also make instance maps, where the world knows instances.
         is_cancelled: whether nobody waits for the frames any more; a world asks between two steps of its own.
+        on_step: told (done, total) after each step by a world that makes all frames at once, so that who waits sees it.
     """
 
     anchor: Photo | ScenePoint
@@ -57,6 +58,7 @@ class ImagineSpec:
     size: tuple[int, int] = (128, 128)
     with_instances: bool = False
     is_cancelled: Callable[[], bool] = lambda: False
+    on_step: Callable[[int, int], None] = lambda done, total: None
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Imagined:
 
 
 class World(Protocol):
-    """A teacher backend. Several threads may imagine at once."""
+    """A teacher backend. As many threads imagine at once as `info.lanes` says, or as the service has."""
 
     @property
     def info(self) -> WorldInfo:
@@ -85,6 +87,19 @@ class World(Protocol):
         Raises:
             InvalidInputError: the anchor lacks something that this path needs.
             GateRejectedError: a gate rejected the trajectory; frames before it may have been yielded.
+        """
+        ...
+
+
+@runtime_checkable
+class Warmable(Protocol):
+    """A world that must be warmed up; the service says that it serves once all are warm."""
+
+    def warm(self) -> None:
+        """Load what is needed, and run it once, so that the first request is as quick as any other. Called once.
+
+        Raises:
+            World2VLMError: it can't; says what is missing. The service then ends.
         """
         ...
 

@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from teacher_service import scenes
 from teacher_service.gates import check_clearance, check_objects
 from teacher_service.paths import Waypoint, positions_along
@@ -59,6 +61,8 @@ class RendererWorld:
         clearances = self._clearances(room, start, spec.path)
         intrinsics = intrinsics_from_fov(FOV_DEG, *spec.size)
         for index, waypoint in enumerate(spec.path):
+            if spec.is_cancelled():
+                return
             view = room.render(start @ waypoint.c2w, intrinsics, spec.size)
             objects = tuple(
                 ObjectView(item.instance_id, item.category, item.colour, Box(*corners), area)
@@ -84,7 +88,8 @@ class RendererWorld:
         found = []
         for _index, positions in positions_along(path, _PATH_SPACING_M):
             points = positions @ start[:3, :3].T + start[:3, 3]
-            found.append(check_clearance(room.room.clearance(points[:, 0], points[:, 2]), self._min_clearance_m))
+            found.append(float(room.room.clearance(points[:, 0], points[:, 2]).min()))
+        check_clearance(np.array(found), self._min_clearance_m)
         return found
 
 

@@ -4,7 +4,9 @@ A surface has no cracks when the camera comes nearer, and its nearest layer wins
 jump, it is cut: what lies behind a cut was never seen, and stays a hole for `worlds.fill`.
 """
 
+import threading
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
@@ -37,7 +39,7 @@ class Warped:
 
 
 class Relief:
-    """A photo as a surface in space.
+    """A photo as a surface in space. Several threads may look at once.
 
     Args:
         pixels: uint8 (height, width, 3).
@@ -52,6 +54,8 @@ class Relief:
         rays = pixel_rays(intrinsics, width, height)
         self._rays = (rays + _NUDGE / intrinsics[0, 0]).astype(np.float32)
         self._scene = EmbreeScene(robust=True)
+        # The first rays build the scene's tree.
+        self._lock = threading.Lock()
         vertices, faces, loose = _surface(_fill_unknown(depth), rays, intrinsics)
         TriangleMesh(self._scene, vertices, faces)
         # Row and column of each loose pixel; its two triangles come after those of the whole cells.
@@ -63,7 +67,7 @@ class Relief:
         height, width = self._pixels.shape[:2]
         directions = self._rays.reshape(-1, 3) @ c2w[:3, :3].T.astype(np.float32)
         origin = c2w[:3, 3].astype(np.float32)
-        hits = self._scene.run(np.tile(origin, (len(directions), 1)), directions, output=1)
+        hits = self._cast(np.tile(origin, (len(directions), 1)), directions)
         seen = hits["primID"] >= 0
         # The rays have z = 1 in their camera, so the distance along one, in units of its length, is the depth.
         distance = np.where(seen, hits["tfar"], 0).astype(np.float32)
@@ -82,6 +86,16 @@ class Relief:
             depth=distance.reshape(height, width),
             seen=seen.reshape(height, width),
         )
+
+    def distance(self, origin: Floats, direction: Floats) -> float:
+        """Metres from `origin` (3,) to the surface along the unit vector `direction` (3,); inf where it meets none."""
+        hits = self._cast(origin[None].astype(np.float32), direction[None].astype(np.float32))
+        return float(hits["tfar"][0]) if hits["primID"][0] >= 0 else float("inf")
+
+    def _cast(self, origins: NDArray[np.float32], directions: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        with self._lock:
+            hits: dict[str, NDArray[Any]] = self._scene.run(origins, directions, output=1)
+        return hits
 
 
 def _sample(channel: NDArray[np.float32], place: Floats) -> NDArray[np.float32]:

@@ -43,7 +43,15 @@ PHOTO = encode_png(np.full((40, 60, 3), 90, dtype=np.uint8))
 
 
 def settings(**changes: Any) -> TeacherSettings:
-    values: dict[str, Any] = {"port": 0, "metrics_port": -1, "min_clearance_m": 0, "min_object_area": 0}
+    values: dict[str, Any] = {
+        "port": 0,
+        "metrics_port": -1,
+        "min_clearance_m": 0,
+        "min_object_area": 0,
+        # A flat photo proves nothing, and models of depth and of paint are others' tests.
+        "with_gates": False,
+        "world_options": {"geometric": {"depth_model": "none", "inpaint_model": "none"}},
+    }
     return TeacherSettings(**{**values, **changes})
 
 
@@ -277,7 +285,11 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     return app
 
 
-def test_imagine_writes_a_bundle_and_a_strip(app: typer.Typer, tmp_path: Path, port: int) -> None:
+def test_imagine_writes_a_bundle_and_a_strip(
+    app: typer.Typer, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = '{"geometric": {"depth_model": "none", "inpaint_model": "none"}}'
+    monkeypatch.setenv("WORLD2VLM_WORLD_OPTIONS", options)
     actions = "move forward 0.2 meters; turn left 5 degrees"
     arguments = ["imagine", "motorcycle", "--actions", actions, "--out", str(tmp_path)]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
@@ -292,7 +304,9 @@ def test_imagine_writes_a_bundle_and_a_strip(app: typer.Typer, tmp_path: Path, p
     assert again.stdout == result.stdout
 
 
-def test_imagine_says_what_a_photo_lacks(app: typer.Typer, tmp_path: Path) -> None:
+def test_imagine_says_what_a_photo_lacks(app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD2VLM_WITH_GATES", "false")
+    monkeypatch.setenv("WORLD2VLM_WORLD_OPTIONS", '{"geometric": {"depth_model": "none"}}')
     (tmp_path / "photo.png").write_bytes(PHOTO)
     arguments = ["imagine", "photo.png", "--out", "out", "--actions"]
     with pytest.raises(InvalidInputError, match="depth"):

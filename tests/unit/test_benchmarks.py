@@ -3,41 +3,52 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from benchmarks import packing, teacher
+from benchmarks.teach.service import check_equal
 from benchmarks.timing import Result, interleave
 from tests.vlm_kit import student
 
 PACKING = ["--clips", "2", "--questions", "3", "--scenes", "1", "--repetitions", "2"]
-TEACHER = ["--scenes", "1", "--trajectories", "1", "--repetitions", "2"]
+TEACHER = ["--transitions", "2", "--side", "32", "--scenes", "1", "--trajectories", "1", "--repetitions", "1"]
 
 
-@pytest.mark.parametrize(
-    ("app", "arguments", "sides"),
-    [
-        (packing.app, PACKING, ["transformers", "one a row", "packed"]),
-        (teacher.app, TEACHER, ["in-process", "gRPC, 1 stream", "gRPC, 4 streams"]),
-    ],
-)
-def test_it_prints_a_ratio_and_writes_it(
-    app: typer.Typer, arguments: list[str], sides: list[str], tmp_path: Path
-) -> None:
-    path = tmp_path / "result.json"
-    run = CliRunner().invoke(app, [*arguments, "--json", str(path)])
-    assert run.exit_code == 0, run.output
-    result = json.loads(path.read_text(encoding="utf-8"))
+def run(app: typer.Typer, arguments: list[str], path: Path) -> tuple[Any, str]:
+    ended = CliRunner().invoke(app, [*arguments, "--json", str(path)])
+    assert ended.exit_code == 0, ended.output
+    return json.loads(path.read_text(encoding="utf-8")), ended.output
+
+
+def test_it_prints_a_ratio_and_writes_it(tmp_path: Path) -> None:
+    sides = ["transformers", "one a row", "packed"]
+    result, output = run(packing.app, PACKING, tmp_path / "result.json")
     assert list(result["sides"]) == sides
-    assert result["machine"]["cpu"] in run.output and result["versions"]["python"] in run.output
+    assert result["machine"]["cpu"] in output and result["versions"]["python"] in output
     for name, side in result["sides"].items():
         assert len(side["seconds"]) == 2
         assert side["median"] >= side["min"] > 0
-        printed = re.search(rf"^{re.escape(name)} .* ([\d.]+)$", run.output, re.MULTILINE)
+        printed = re.search(rf"^{re.escape(name)} .* ([\d.]+)$", output, re.MULTILINE)
         assert printed and float(printed[1]) == pytest.approx(side["speed"], abs=0.006)
     assert result["sides"][sides[0]]["speed"] == 1
+
+
+def test_the_teacher_s_parts_are_printed_and_written_with_their_claims(tmp_path: Path) -> None:
+    parts = ["rooms", "motorcycle", "service"]
+    chosen = [each for part in parts for each in ("--only", part)]
+    result, output = run(teacher.app, [*chosen, *TEACHER], tmp_path / "result.json")
+    assert list(result["parts"]) == parts
+    assert list(result["parts"]["service"]["sides"]) == ["in-process", "gRPC, 1 stream", "gRPC, 4 streams"]
+    assert result["parts"]["rooms"]["copy of the photo"]["nearest"] == 0
+    claims = [claim for part in result["parts"].values() for claim in part["claims"]]
+    assert len(claims) == 5
+    for claim in claims:
+        assert f"{'met   ' if claim['is_met'] else 'MISSED'} {claim['text']}" in output
+    assert result["parts"]["motorcycle"]["claims"][0]["is_met"]
 
 
 def test_sides_take_turns() -> None:
@@ -59,4 +70,4 @@ def test_sides_that_differ_are_not_timed() -> None:
     with pytest.raises(SystemExit, match="b does not compute the same step"):
         packing.check_equal(model, {"a": lambda: weight.sum(), "b": lambda: 1.01 * weight.sum()})
     with pytest.raises(SystemExit, match="does not give the frames"):
-        teacher.check_equal([], [])
+        check_equal([], [])

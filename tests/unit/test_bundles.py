@@ -8,7 +8,7 @@ import pytest
 
 from world2vlm.actions import Action, format_actions, parse_actions
 from world2vlm.boxes import Box
-from world2vlm.bundles import Bundle, Frame, ObjectView, find_bundles, read_bundle, write_bundle
+from world2vlm.bundles import Bundle, Frame, ObjectView, find_bundles, read_bundle, read_observed, write_bundle
 from world2vlm.cameras import integrate, intrinsics_from_fov, subdivide
 from world2vlm.errors import DataCorruptedError
 
@@ -28,6 +28,7 @@ def make_bundle(actions: list[Action], trajectory: str = "3") -> Bundle:
             key_frame=index % 2 == 0,
             objects=(CHAIR,) if index else (),
             instances_png=b"instances" if index else b"",
+            observed_png=b"observed" if index else b"",
             scores={"sharpness": 0.5},
             path=f"frames/{index:03d}.png",
         )
@@ -69,6 +70,25 @@ def test_the_file_has_world2vlms_keys(tmp_path: Path) -> None:
 def test_instance_maps_lie_beside_the_frames(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path, BUNDLE)
     assert sorted(os.listdir(folder / "instances")) == ["001.png", "002.png", "003.png"]
+
+
+def test_maps_of_what_was_observed_lie_beside_the_frames(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path, BUNDLE)
+    assert sorted(os.listdir(folder / "observed")) == ["001.png", "002.png", "003.png"]
+    assert [read_observed(folder, index) for index in (0, 1)] == [b"", b"observed"]
+
+
+def test_a_bundle_without_maps_and_gates_reads_as_all_observed(tmp_path: Path) -> None:
+    older = dataclasses.replace(
+        BUNDLE, frames=tuple(dataclasses.replace(f, observed_png=b"", instances_png=b"") for f in BUNDLE.frames)
+    )
+    folder = write_bundle(tmp_path, older)
+    payload = json.loads((folder / "traj.json").read_text())
+    del payload["gates"]
+    (folder / "traj.json").write_text(json.dumps(payload))
+    assert sorted(os.listdir(folder)) == ["frames", "traj.json"]
+    assert [frame.observed_png for frame in read_bundle(folder).frames] == [b""] * 4
+    assert read_observed(folder, 2) == b""
 
 
 @pytest.mark.parametrize(

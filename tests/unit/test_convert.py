@@ -73,7 +73,8 @@ def test_frames_round_trip() -> None:
     )
     message = convert.frame_to_proto(frame, 1, 4, b"mask")
     back = convert.frame_from_proto(teacher_pb2.Frame.FromString(message.SerializeToString()))
-    assert (message.index, message.count, message.observed.data) == (1, 4, b"mask")
+    assert (message.index, message.count, message.observed.data, back.observed_png) == (1, 4, b"mask", b"mask")
+    assert convert.frame_to_proto(back, 1, 4) == message
     assert np.array_equal(back.c2w, frame.c2w)
     assert np.array_equal(back.intrinsics, frame.intrinsics)
     for name in ("png", "size", "actions_step", "key_frame", "objects", "instances_png", "scores"):

@@ -14,8 +14,9 @@ from student_service.batching import Outcome
 from student_service.engines.base import Reply
 from student_service.kserve.questions import read_question
 from student_service.kserve.statistics import Statistics
-from student_service.kserve.tensors import INPUTS, parse_version, read_asked
+from student_service.kserve.tensors import INPUTS, read_asked
 from world2vlm.errors import InvalidInputError, UnsupportedError, World2VLMError
+from world2vlm.kserve.tensors import parse_version
 from world2vlm.tasks import TASKS
 
 OUTCOME = Outcome(Reply("yes", 1.0, 1, 1), 1, 1.0, 1.0, 2.0)

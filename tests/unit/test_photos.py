@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.ExifTags import IFD, Base
 
 from teacher_service.photos import load_photo, motorcycle
 from world2vlm.errors import InvalidInputError
@@ -54,3 +55,43 @@ def test_files_that_do_not_fit_are_named(photo: Path, tmp_path: Path) -> None:
             load_photo(photo, tmp_path / depth, 60, 640)
     with pytest.raises(InvalidInputError, match=r"none\.png"):
         load_photo(tmp_path / "none.png", None, 60, 640)
+
+
+def test_the_lens_is_what_the_exif_says_unless_it_is_given(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[Base.Orientation.value] = 6
+    exif.get_ifd(IFD.Exif)[Base.FocalLengthIn35mmFilm.value] = 24
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (60, 40)).save(path, exif=exif)
+    upright = load_photo(path, None, None, 20)
+    assert upright.pixels.shape == (30, 20, 3)
+    # The diagonal of 20 x 30 pixels, by that of film.
+    assert upright.intrinsics[0, 0] == pytest.approx(24 * np.hypot(20, 30) / np.hypot(24, 36))
+    assert load_photo(path, None, 90, 20).intrinsics[0, 0] == pytest.approx(10)
+
+
+def test_without_exif_the_field_of_view_is_54_degrees(photo: Path) -> None:
+    assert load_photo(photo, None, None, 640).intrinsics[0, 0] == pytest.approx(30 / np.tan(np.radians(27)))
+
+
+@pytest.mark.parametrize("fov", [0, 9, 151, -60, float("nan")])
+def test_a_field_of_view_that_no_photo_has_is_refused(photo: Path, fov: float) -> None:
+    with pytest.raises(InvalidInputError, match="10 to 150 degrees"):
+        load_photo(photo, None, fov, 640)
+
+
+def saved(image: Image.Image, path: Path, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def test_pictures_that_are_no_plain_photo_are_converted_or_refused_by_name(tmp_path: Path) -> None:
+    cmyk = saved(Image.new("RGB", (60, 40), (200, 30, 60)).convert("CMYK"), tmp_path / "cmyk.jpg", quality=95)
+    assert np.allclose(load_photo(cmyk, None, 60, 640).pixels, (200, 30, 60), atol=3)
+    deep = saved(Image.fromarray(np.full((40, 60), 30000, np.uint16)), tmp_path / "deep.png")
+    frames = [Image.new("RGB", (60, 40), colour) for colour in ("red", "blue")]
+    moving = saved(frames[0], tmp_path / "moving.webp", save_all=True, append_images=frames[1:])
+    wide, dot = (saved(Image.new("RGB", size), tmp_path / f"{size}.png") for size in ((601, 200), (60, 15)))
+    for path, reason in ((deep, "8 bits"), (moving, "animation"), (wide, "panorama"), (dot, "16 pixels")):
+        with pytest.raises(InvalidInputError, match=reason):
+            load_photo(path, None, None, 640)

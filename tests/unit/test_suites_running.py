@@ -120,7 +120,8 @@ def exported(tmp_path: Path) -> Path:
         TaskRecord.create("A4", "True?", "false", ["s1/a.png", "s1/a.png"], {"scene": "s1"}),
         TaskRecord.create("A4", "True or not?", "true", ["s1/a.png", "s1/a.png"], {"scene": "s1"}),
     ]
-    publish_dataset(store, {"train": records[:1], "test": records}, {})
+    worlds = [{"world": "renderer", "licence": "Apache-2.0"}]
+    publish_dataset(store, {"train": records[:1], "test": records}, {"worlds": worlds})
     assert export_held_out(store, "", tmp_path / "held_out.parquet") == 3
     return tmp_path / "held_out.parquet"
 

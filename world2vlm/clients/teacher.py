@@ -1,6 +1,6 @@
 """A synchronous client of the teacher service."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -68,6 +68,7 @@ class TeacherClient:
         height: int = 0,
         key_frames_only: bool = False,
         with_instances: bool = False,
+        keep_rejected: bool = False,
     ) -> list[Frame]:
         """Imagine a path through a procedural scene.
 
@@ -81,6 +82,7 @@ class TeacherClient:
             height: likewise.
             key_frames_only: leave out the steps between the ends of the actions.
             with_instances: also send instance maps.
+            keep_rejected: also send frames that a gate fails, with its verdict among their `gates`.
 
         Returns:
             The frames in order, the anchor's own view first.
@@ -97,6 +99,7 @@ class TeacherClient:
             height=height,
             key_frames_only=key_frames_only,
             with_instances=with_instances,
+            keep_rejected=keep_rejected,
         )
         return self._imagine(request, path)
 
@@ -110,6 +113,8 @@ class TeacherClient:
         world: str = "",
         seed: int = 0,
         key_frames_only: bool = False,
+        keep_rejected: bool = False,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> list[Frame]:
         """Imagine a path that starts at a photo's camera.
 
@@ -121,6 +126,8 @@ class TeacherClient:
             world: the world's name; empty = the teacher's default for photos.
             seed: of whatever the world does at random.
             key_frames_only: leave out the steps between the ends of the actions.
+            keep_rejected: also send frames that a gate fails, with its verdict among their `gates`.
+            on_progress: told how many of how many steps are done, frames or steps of the world's own.
 
         Returns:
             The frames in order, the photo itself first.
@@ -135,18 +142,41 @@ class TeacherClient:
             intrinsics=None if intrinsics is None else convert.intrinsics_to_proto(intrinsics, size),
             depth=b"" if depth is None else np.ascontiguousarray(depth, dtype="<f4").tobytes(),
         )
-        request = teacher_pb2.ImagineRequest(world=world, photo=photo, seed=seed, key_frames_only=key_frames_only)
-        return self._imagine(request, path)
+        request = teacher_pb2.ImagineRequest(
+            world=world,
+            photo=photo,
+            seed=seed,
+            key_frames_only=key_frames_only,
+            keep_rejected=keep_rejected,
+            with_progress=on_progress is not None,
+        )
+        return self._imagine(request, path, on_progress)
 
-    def _imagine(self, request: teacher_pb2.ImagineRequest, path: Path3D) -> list[Frame]:
+    def _imagine(
+        self,
+        request: teacher_pb2.ImagineRequest,
+        path: Path3D,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Frame]:
         if isinstance(path, np.ndarray):
             request.poses.poses.extend(map(convert.pose_to_proto, path))
         else:
             request.actions.actions.extend(map(convert.action_to_proto, path))
+        frames: list[teacher_pb2.Frame] = []
         try:
-            messages = list(self._stub.Imagine(request, timeout=self._timeout))
+            for message in self._stub.Imagine(request, timeout=self._timeout):
+                if message.HasField("frame"):
+                    frames.append(message.frame)
+                if on_progress is not None:
+                    on_progress(*_progress(message))
         except grpc.RpcError as error:
             rpc.raise_domain_error(error)
-        if not messages or len(messages) != messages[0].frame.count:
-            raise DataCorruptedError(f"the teacher ended the stream after {len(messages)} frames")
-        return [convert.frame_from_proto(message.frame) for message in messages]
+        if not frames or len(frames) != frames[0].count:
+            raise DataCorruptedError(f"the teacher ended the stream after {len(frames)} frames")
+        return list(map(convert.frame_from_proto, frames))
+
+
+def _progress(message: teacher_pb2.ImagineResponse) -> tuple[int, int]:
+    if message.HasField("frame"):
+        return message.frame.index + 1, message.frame.count
+    return message.progress.done, message.progress.total

@@ -5,7 +5,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any, NoReturn
 
@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from world2vlm import telemetry, tracing
-from world2vlm.errors import InvalidInputError, World2VLMError
+from world2vlm.errors import InvalidInputError, UnavailableError, World2VLMError
 from world2vlm.rpc.channels import REQUEST_ID
 from world2vlm.rpc.statuses import to_status
 
@@ -38,6 +38,15 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def __init__(self, doors: Mapping[str, Door]) -> None:
         self._doors = doors
+        self._closed: frozenset[str] = frozenset()
+
+    def close(self, services: Iterable[str]) -> None:
+        """Refuse all calls of some services, by their full names, until `open`."""
+        self._closed = frozenset(services)
+
+    def open(self) -> None:
+        """Take all calls."""
+        self._closed = frozenset()
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """See `grpc.aio.ServerInterceptor`."""
@@ -45,12 +54,11 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if handler is None:
             return None
         method: str = handler_call_details.method
-        if method in self._doors:
-            try:
-                self._doors[method]()
-            except World2VLMError as error:
-                # gRPC reads no request of a stream of them before somebody asks for it.
-                return grpc.stream_unary_rpc_method_handler(_refuse(method, error))
+        try:
+            self._check(method)
+        except World2VLMError as error:
+            # gRPC reads no request of a stream of them before somebody asks for it.
+            return grpc.stream_unary_rpc_method_handler(_refuse(method, error))
         make: Any
         guarded: Any
         if inspect.iscoroutinefunction(handler.unary_unary):
@@ -65,6 +73,12 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         else:
             return handler
         return make(guarded, request_deserializer=None, response_serializer=handler.response_serializer)
+
+    def _check(self, method: str) -> None:
+        if method.split("/")[1] in self._closed:
+            raise UnavailableError("the service is warming up; try again in a moment")
+        if method in self._doors:
+            self._doors[method]()
 
 
 def _refuse(method: str, error: World2VLMError) -> Callable[..., Awaitable[Any]]:

@@ -13,7 +13,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from world2vlm.errors import UnavailableError
+from world2vlm.errors import UnavailableError, World2VLMError
 from world2vlm.rpc.channels import LIMITS
 from world2vlm.rpc.guard import Door, Guard
 from world2vlm.tls import ServerTls, read_pem
@@ -39,6 +39,18 @@ class Server:
     """A grpc.aio server with health checks, reflection if wanted, and error mapping.
 
     Make it inside a running event loop.
+
+    Args:
+        services: what it serves.
+        host: address to listen on.
+        port: 0 picks a free one.
+        tls: how it shows itself; None = no TLS.
+        with_reflection: whether clients may ask for the protocols.
+        warm: called in a thread once the port is open. Until it returns, health is NOT_SERVING, and the services' calls
+            are UNAVAILABLE.
+
+    Attributes:
+        port: where it listens.
     """
 
     def __init__(
@@ -49,12 +61,15 @@ class Server:
         tls: ServerTls | None = None,
         *,
         with_reflection: bool = True,
+        warm: Callable[[], None] | None = None,
     ) -> None:
         self._services = services
+        self._warm = warm
         # Without SO_REUSEPORT a second server on a taken port fails instead of taking half of its calls.
         options = [*LIMITS, ("grpc.so_reuseport", 0)]
         doors = {f"/{service.name}/{method}": door for service in services for method, door in service.doors.items()}
-        self._server = grpc.aio.server(interceptors=[Guard(doors)], options=options)
+        self._guard = Guard(doors)
+        self._server = grpc.aio.server(interceptors=[self._guard], options=options)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
@@ -73,11 +88,25 @@ class Server:
             raise UnavailableError(f"cannot listen on {address}: {error}") from error
 
     async def start(self) -> int:
-        """Start answering and report SERVING. Returns the port."""
+        """Open the port, warm up, start answering and report SERVING. Returns the port.
+
+        Raises:
+            World2VLMError: what warming up raises.
+        """
+        names = [service.name for service in self._services]
+        if self._warm is not None:
+            await self._report(("", *names), health_pb2.HealthCheckResponse.NOT_SERVING)
+            self._guard.close(names)
         await self._server.start()
-        for service in self._services:
-            await self._health.set(service.name, health_pb2.HealthCheckResponse.SERVING)
+        if self._warm is not None:
+            await asyncio.to_thread(self._warm)
+            self._guard.open()
+        await self._report(("", *names), health_pb2.HealthCheckResponse.SERVING)
         return self.port
+
+    async def _report(self, names: Sequence[str], status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in names:
+            await self._health.set(name, status)
 
     async def stop(self, grace: float) -> None:
         """Report NOT_SERVING, take no new calls, let those in flight finish for `grace` seconds, then cancel them."""
@@ -85,11 +114,19 @@ class Server:
         await self._server.stop(grace)
 
     async def run(self, grace: float) -> None:
-        """Serve until SIGTERM or SIGINT, then stop."""
+        """Serve until SIGTERM or SIGINT, then stop.
+
+        Raises:
+            World2VLMError: what warming up raises.
+        """
         loop, stopping = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        port = await self.start()
+        try:
+            port = await self.start()
+        except World2VLMError:
+            await self.stop(0)
+            raise
         log.info("serving %s on port %d", ", ".join(service.name for service in self._services), port)
         await stopping.wait()
         log.info("draining for at most %g s", grace)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from world2vlm.v1 import spatial_pb2 as world2vlm_dot_v1_dot_spatial__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aworld2vlm/v1/teacher.proto\x12\x0cworld2vlm.v1\x1a\x1aworld2vlm/v1/spatial.proto\"\x18\n\x16\x44\x65scribeTeacherRequest\">\n\x17\x44\x65scribeTeacherResponse\x12#\n\x06worlds\x18\x01 \x03(\x0b\x32\x13.world2vlm.v1.World\"\xb6\x01\n\x05World\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06metric\x18\x03 \x01(\x08\x12\x12\n\ngenerative\x18\x04 \x01(\x08\x12\x14\n\x0ctakes_scenes\x18\x05 \x01(\x08\x12\x14\n\x0ctakes_photos\x18\x06 \x01(\x08\x12\x0f\n\x07licence\x18\x07 \x01(\t\x12\x19\n\x11outputs_may_train\x18\x08 \x01(\x08\x12\x0e\n\x06\x64igest\x18\t \x01(\t\"\x82\x01\n\x0bPhotoAnchor\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.world2vlm.v1.Image\x12\x31\n\nintrinsics\x18\x02 \x01(\x0b\x32\x18.world2vlm.v1.IntrinsicsH\x00\x88\x01\x01\x12\r\n\x05\x64\x65pth\x18\x03 \x01(\x0c\x42\r\n\x0b_intrinsics\"7\n\x0bSceneAnchor\x12\x12\n\nscene_seed\x18\x01 \x01(\x04\x12\x14\n\x0c\x61nchor_index\x18\x02 \x01(\r\"0\n\x07\x41\x63tions\x12%\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32\x14.world2vlm.v1.Action\"*\n\x05Poses\x12!\n\x05poses\x18\x01 \x03(\x0b\x32\x12.world2vlm.v1.Pose\"\xb7\x02\n\x0eImagineRequest\x12\r\n\x05world\x18\x01 \x01(\t\x12*\n\x05photo\x18\x02 \x01(\x0b\x32\x19.world2vlm.v1.PhotoAnchorH\x00\x12*\n\x05scene\x18\x03 \x01(\x0b\x32\x19.world2vlm.v1.SceneAnchorH\x00\x12(\n\x07\x61\x63tions\x18\x04 \x01(\x0b\x32\x15.world2vlm.v1.ActionsH\x01\x12$\n\x05poses\x18\x05 \x01(\x0b\x32\x13.world2vlm.v1.PosesH\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x17\n\x0fkey_frames_only\x18\t \x01(\x08\x12\x16\n\x0ewith_instances\x18\n \x01(\x08\x42\x08\n\x06\x61nchorB\x06\n\x04path\"5\n\x0fImagineResponse\x12\"\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x13.world2vlm.v1.Frame\"\xb2\x03\n\x05\x46rame\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\"\n\x05image\x18\x03 \x01(\x0b\x32\x13.world2vlm.v1.Image\x12 \n\x04pose\x18\x04 \x01(\x0b\x32\x12.world2vlm.v1.Pose\x12,\n\nintrinsics\x18\x05 \x01(\x0b\x32\x18.world2vlm.v1.Intrinsics\x12*\n\x0c\x61\x63tions_step\x18\x06 \x03(\x0b\x32\x14.world2vlm.v1.Action\x12\x11\n\tkey_frame\x18\x07 \x01(\x08\x12%\n\x08observed\x18\x08 \x01(\x0b\x32\x13.world2vlm.v1.Image\x12)\n\x07objects\x18\t \x03(\x0b\x32\x18.world2vlm.v1.ObjectView\x12&\n\tinstances\x18\n \x01(\x0b\x32\x13.world2vlm.v1.Image\x12/\n\x06scores\x18\x0b \x03(\x0b\x32\x1f.world2vlm.v1.Frame.ScoresEntry\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xba\x01\n\x0eTeacherService\x12^\n\x0f\x44\x65scribeTeacher\x12$.world2vlm.v1.DescribeTeacherRequest\x1a%.world2vlm.v1.DescribeTeacherResponse\x12H\n\x07Imagine\x12\x1c.world2vlm.v1.ImagineRequest\x1a\x1d.world2vlm.v1.ImagineResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aworld2vlm/v1/teacher.proto\x12\x0cworld2vlm.v1\x1a\x1aworld2vlm/v1/spatial.proto\"\x18\n\x16\x44\x65scribeTeacherRequest\">\n\x17\x44\x65scribeTeacherResponse\x12#\n\x06worlds\x18\x01 \x03(\x0b\x32\x13.world2vlm.v1.World\"\x8b\x02\n\x05World\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0e\n\x06metric\x18\x03 \x01(\x08\x12\x12\n\ngenerative\x18\x04 \x01(\x08\x12\x14\n\x0ctakes_scenes\x18\x05 \x01(\x08\x12\x14\n\x0ctakes_photos\x18\x06 \x01(\x08\x12\x0f\n\x07licence\x18\x07 \x01(\t\x12\x19\n\x11outputs_may_train\x18\x08 \x01(\x08\x12\x0e\n\x06\x64igest\x18\t \x01(\t\x12\x1b\n\x13outputs_may_be_sold\x18\n \x01(\x08\x12\x18\n\x10\x65xcluded_regions\x18\x0b \x03(\t\x12\r\n\x05terms\x18\x0c \x01(\t\x12\r\n\x05lanes\x18\r \x01(\r\"\x82\x01\n\x0bPhotoAnchor\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.world2vlm.v1.Image\x12\x31\n\nintrinsics\x18\x02 \x01(\x0b\x32\x18.world2vlm.v1.IntrinsicsH\x00\x88\x01\x01\x12\r\n\x05\x64\x65pth\x18\x03 \x01(\x0c\x42\r\n\x0b_intrinsics\"7\n\x0bSceneAnchor\x12\x12\n\nscene_seed\x18\x01 \x01(\x04\x12\x14\n\x0c\x61nchor_index\x18\x02 \x01(\r\"0\n\x07\x41\x63tions\x12%\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32\x14.world2vlm.v1.Action\"*\n\x05Poses\x12!\n\x05poses\x18\x01 \x03(\x0b\x32\x12.world2vlm.v1.Pose\"\xe5\x02\n\x0eImagineRequest\x12\r\n\x05world\x18\x01 \x01(\t\x12*\n\x05photo\x18\x02 \x01(\x0b\x32\x19.world2vlm.v1.PhotoAnchorH\x00\x12*\n\x05scene\x18\x03 \x01(\x0b\x32\x19.world2vlm.v1.SceneAnchorH\x00\x12(\n\x07\x61\x63tions\x18\x04 \x01(\x0b\x32\x15.world2vlm.v1.ActionsH\x01\x12$\n\x05poses\x18\x05 \x01(\x0b\x32\x13.world2vlm.v1.PosesH\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\r\n\x05width\x18\x07 \x01(\r\x12\x0e\n\x06height\x18\x08 \x01(\r\x12\x17\n\x0fkey_frames_only\x18\t \x01(\x08\x12\x16\n\x0ewith_instances\x18\n \x01(\x08\x12\x15\n\rkeep_rejected\x18\x0b \x01(\x08\x12\x15\n\rwith_progress\x18\x0c \x01(\x08\x42\x08\n\x06\x61nchorB\x06\n\x04path\"_\n\x0fImagineResponse\x12\"\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x13.world2vlm.v1.Frame\x12(\n\x08progress\x18\x02 \x01(\x0b\x32\x16.world2vlm.v1.Progress\"\'\n\x08Progress\x12\x0c\n\x04\x64one\x18\x01 \x01(\r\x12\r\n\x05total\x18\x02 \x01(\r\"K\n\x0bGateVerdict\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66igure\x18\x02 \x01(\x01\x12\x0e\n\x06passed\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xdc\x03\n\x05\x46rame\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\"\n\x05image\x18\x03 \x01(\x0b\x32\x13.world2vlm.v1.Image\x12 \n\x04pose\x18\x04 \x01(\x0b\x32\x12.world2vlm.v1.Pose\x12,\n\nintrinsics\x18\x05 \x01(\x0b\x32\x18.world2vlm.v1.Intrinsics\x12*\n\x0c\x61\x63tions_step\x18\x06 \x03(\x0b\x32\x14.world2vlm.v1.Action\x12\x11\n\tkey_frame\x18\x07 \x01(\x08\x12%\n\x08observed\x18\x08 \x01(\x0b\x32\x13.world2vlm.v1.Image\x12)\n\x07objects\x18\t \x03(\x0b\x32\x18.world2vlm.v1.ObjectView\x12&\n\tinstances\x18\n \x01(\x0b\x32\x13.world2vlm.v1.Image\x12/\n\x06scores\x18\x0b \x03(\x0b\x32\x1f.world2vlm.v1.Frame.ScoresEntry\x12(\n\x05gates\x18\x0c \x03(\x0b\x32\x19.world2vlm.v1.GateVerdict\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xba\x01\n\x0eTeacherService\x12^\n\x0f\x44\x65scribeTeacher\x12$.world2vlm.v1.DescribeTeacherRequest\x1a%.world2vlm.v1.DescribeTeacherResponse\x12H\n\x07Imagine\x12\x1c.world2vlm.v1.ImagineRequest\x1a\x1d.world2vlm.v1.ImagineResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,23 +39,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBETEACHERRESPONSE']._serialized_start=98
   _globals['_DESCRIBETEACHERRESPONSE']._serialized_end=160
   _globals['_WORLD']._serialized_start=163
-  _globals['_WORLD']._serialized_end=345
-  _globals['_PHOTOANCHOR']._serialized_start=348
-  _globals['_PHOTOANCHOR']._serialized_end=478
-  _globals['_SCENEANCHOR']._serialized_start=480
-  _globals['_SCENEANCHOR']._serialized_end=535
-  _globals['_ACTIONS']._serialized_start=537
-  _globals['_ACTIONS']._serialized_end=585
-  _globals['_POSES']._serialized_start=587
-  _globals['_POSES']._serialized_end=629
-  _globals['_IMAGINEREQUEST']._serialized_start=632
-  _globals['_IMAGINEREQUEST']._serialized_end=943
-  _globals['_IMAGINERESPONSE']._serialized_start=945
-  _globals['_IMAGINERESPONSE']._serialized_end=998
-  _globals['_FRAME']._serialized_start=1001
-  _globals['_FRAME']._serialized_end=1435
-  _globals['_FRAME_SCORESENTRY']._serialized_start=1390
-  _globals['_FRAME_SCORESENTRY']._serialized_end=1435
-  _globals['_TEACHERSERVICE']._serialized_start=1438
-  _globals['_TEACHERSERVICE']._serialized_end=1624
+  _globals['_WORLD']._serialized_end=430
+  _globals['_PHOTOANCHOR']._serialized_start=433
+  _globals['_PHOTOANCHOR']._serialized_end=563
+  _globals['_SCENEANCHOR']._serialized_start=565
+  _globals['_SCENEANCHOR']._serialized_end=620
+  _globals['_ACTIONS']._serialized_start=622
+  _globals['_ACTIONS']._serialized_end=670
+  _globals['_POSES']._serialized_start=672
+  _globals['_POSES']._serialized_end=714
+  _globals['_IMAGINEREQUEST']._serialized_start=717
+  _globals['_IMAGINEREQUEST']._serialized_end=1074
+  _globals['_IMAGINERESPONSE']._serialized_start=1076
+  _globals['_IMAGINERESPONSE']._serialized_end=1171
+  _globals['_PROGRESS']._serialized_start=1173
+  _globals['_PROGRESS']._serialized_end=1212
+  _globals['_GATEVERDICT']._serialized_start=1214
+  _globals['_GATEVERDICT']._serialized_end=1289
+  _globals['_FRAME']._serialized_start=1292
+  _globals['_FRAME']._serialized_end=1768
+  _globals['_FRAME_SCORESENTRY']._serialized_start=1723
+  _globals['_FRAME_SCORESENTRY']._serialized_end=1768
+  _globals['_TEACHERSERVICE']._serialized_start=1771
+  _globals['_TEACHERSERVICE']._serialized_end=1957
 # @@protoc_insertion_point(module_scope)

@@ -59,9 +59,11 @@ class TeacherServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Imagine(self, request, context):
-        """Streams the frames of one trajectory, the anchor's own view first. Cancelling the stream stops the work.
+        """Streams the frames of one trajectory, the anchor's own view first, each as soon as it is made. Cancelling the
+        stream stops the work, and so does its deadline.
         INVALID_ARGUMENT: bad image, intrinsics, pose or action. NOT_FOUND: unknown world. FAILED_PRECONDITION: a gate
-        rejected the trajectory (trailer `gate` names it). RESOURCE_EXHAUSTED: the queue is full.
+        rejected the trajectory (trailer `gate` names it). RESOURCE_EXHAUSTED: the queue is full (trailer `retry-after-ms`
+        says when to come back). UNAVAILABLE: the worlds are not loaded yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,4 +1,4 @@
-"""Gates: checks that reject an imagined trajectory, each with the figure that failed. 0 turns a gate off."""
+"""Checks of a trajectory as a whole, before or while it is made, each with the figure that failed. 0 turns one off."""
 
 from collections.abc import Iterable
 
@@ -24,9 +24,12 @@ def check_clearance(clearances: Floats, least_m: float) -> float:
     """
     least = float(np.min(clearances))
     if least_m > 0 and least < least_m:
-        raise GateRejectedError(
-            "collision", least, f"the path comes within {least:.2f} m of an obstacle; at least {least_m:g} m are needed"
+        how = (
+            f"comes within {least:.2f} m of an obstacle"
+            if least >= 0
+            else "goes through a wall or a piece of furniture"
         )
+        raise GateRejectedError("collision", least, f"the path {how}; at least {least_m:g} m of room are needed")
     return least
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import grpc
 from tritonclient.grpc import service_pb2
 
-from student_service.emitting import emitted
-from student_service.kserve.tensors import MODELS, Model, find_model
+from world2vlm.emitting import emitted
 from world2vlm.errors import World2VLMError
+from world2vlm.kserve.tensors import Model, find_model
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,10 @@ class Conversation:
     conversation it ends the call.
     """
 
-    def __init__(self, infer: Infer, requests: AsyncIterator[Request], *, strict: bool) -> None:
+    def __init__(
+        self, models: Mapping[str, Model], infer: Infer, requests: AsyncIterator[Request], *, strict: bool
+    ) -> None:
+        self._models = models
         self._infer = infer
         self._requests = requests
         self._strict = strict
@@ -69,7 +72,7 @@ class Conversation:
         try:
             async for request in self._requests:
                 await self._room.acquire()
-                decoupled = request.model_name in MODELS and MODELS[request.model_name].decoupled
+                decoupled = request.model_name in self._models and self._models[request.model_name].decoupled
                 task = asyncio.create_task(self._answer(request, None if decoupled else before, emit))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
@@ -87,7 +90,7 @@ class Conversation:
             emit(_Said(_message(piece, final=False)))
 
         try:
-            response = await self._infer(find_model(request.model_name), request, on_piece)
+            response = await self._infer(find_model(self._models, request.model_name), request, on_piece)
             said = _Said(_message(response, final=True), final=True)
         except World2VLMError as error:
             said = _Said(_failure(request, str(error)), final=True, error=error)

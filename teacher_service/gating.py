@@ -1,0 +1,57 @@
+"""Gates on the way out: every frame that a generative world makes of a photo is judged before anybody sees it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from teacher_service import metrics
+from teacher_service.gates.keeper import Gatekeeper, with_verdicts
+from teacher_service.gates.settings import GateSettings
+from teacher_service.gates.views import View
+from teacher_service.worlds.base import Imagined, ImagineSpec, Photo
+from world2vlm.errors import InvalidInputError
+from world2vlm.images import decode_image
+from world2vlm.worlds import WorldInfo
+
+Gating = Callable[[WorldInfo, ImagineSpec, Iterator[Imagined]], Iterator[Imagined]]
+"""Passes a trajectory on, each frame with what the gates say about it (`Frame.gates`)."""
+
+
+def read_gate_settings(given: Mapping[str, Any]) -> GateSettings:
+    """Read the limits that differ from the defaults.
+
+    Raises:
+        InvalidInputError: an unknown limit or a bad value, named.
+    """
+    known = {field.name for field in fields(GateSettings)}
+    if unknown := sorted(set(given) - known):
+        raise InvalidInputError(f"gates: unknown limits: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    try:
+        return TypeAdapter(GateSettings).validate_python(given)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise InvalidInputError(f"gates: {found}") from error
+
+
+def judged_by(settings: GateSettings) -> Gating:
+    """Judge what generative worlds make of photos; exact worlds, and scenes, need no proof."""
+
+    def judged(info: WorldInfo, spec: ImagineSpec, frames: Iterator[Imagined]) -> Iterator[Imagined]:
+        if not info.generative or not isinstance(spec.anchor, Photo):
+            yield from frames
+            return
+        keeper, is_rejected = Gatekeeper(spec.anchor, settings), False
+        for imagined in frames:
+            frame = imagined.frame
+            pixels = np.asarray(decode_image(frame.png))
+            verdicts = keeper.judge(View(pixels, frame.intrinsics, frame.c2w, frame.objects))
+            failed = [verdict.gate for verdict in verdicts if not verdict.passed]
+            if failed and not is_rejected:
+                is_rejected = True
+                metrics.REJECTED.labels(info.name, failed[0]).inc()
+            yield replace(imagined, frame=with_verdicts(frame, verdicts))
+
+    return judged

@@ -1,0 +1,61 @@
+"""A world of photos, with the objects that a detector finds in its frames."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from teacher_service.depth import DepthEstimator
+from teacher_service.objects.detector import Detector
+from teacher_service.objects.filters import ObjectFilters
+from teacher_service.objects.tracking import ObjectTracker
+from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, Warmable, World
+from world2vlm.worlds import WorldInfo
+
+
+class WithObjects:
+    """Wraps a world: its frames of photos come with objects, its frames of scenes as they are.
+
+    Args:
+        world: who imagines.
+        detector: finds objects in single frames.
+        filters: what counts, and what may be asked about.
+        estimator: for photos without depth; None = such photos get objects only where the camera does not move.
+    """
+
+    def __init__(
+        self, world: World, detector: Detector, filters: ObjectFilters, estimator: DepthEstimator | None = None
+    ) -> None:
+        self._world = world
+        self._detector = detector
+        self._filters = filters
+        self._estimator = estimator
+
+    @property
+    def info(self) -> WorldInfo:
+        """What the wrapped world says."""
+        return self._world.info
+
+    def warm(self) -> None:
+        """Warm the wrapped world up; see `Warmable`."""
+        if isinstance(self._world, Warmable):
+            self._world.warm()
+
+    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+        """Yield the wrapped world's frames; see `World.imagine`."""
+        tracker = self._tracker(spec)
+        for imagined in self._world.imagine(spec):
+            yield replace(imagined, frame=tracker.add(imagined.frame)) if tracker else imagined
+
+    def _tracker(self, spec: ImagineSpec) -> ObjectTracker | None:
+        """Who follows the objects; None where nothing could tell which is which."""
+        photo = spec.anchor
+        if not isinstance(photo, Photo):
+            return None
+        depth = photo.depth
+        if depth is None and any(np.abs(waypoint.c2w[:3, 3]).max() > 1e-9 for waypoint in spec.path):
+            if self._estimator is None:
+                return None
+            depth = self._estimator.estimate(photo.pixels, photo.intrinsics)
+        height, width = photo.pixels.shape[:2]
+        return ObjectTracker(depth, photo.intrinsics, (width, height), self._detector, self._filters)

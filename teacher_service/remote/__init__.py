@@ -1,0 +1,7 @@
+"""Worlds that live in a process and an environment of their own, behind the teacher's own gRPC contract."""
+
+from teacher_service.remote.launch import Launch, WorkerOptions
+from teacher_service.remote.process import WorkerProcess
+from teacher_service.remote.world import RemoteWorld
+
+__all__ = ["Launch", "RemoteWorld", "WorkerOptions", "WorkerProcess"]

@@ -1,0 +1,1 @@
+"""The teacher in a Triton server."""

@@ -1,0 +1,1 @@
+"""HY-WorldPlay (Tencent, December 2025), in its own process."""

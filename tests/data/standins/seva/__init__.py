@@ -1,0 +1,1 @@
+"""Stand-in for `seva`; see ../README.md."""

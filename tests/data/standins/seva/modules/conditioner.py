@@ -1,0 +1,7 @@
+"""`seva.modules.conditioner`."""
+
+from seva.model import OnGpu
+
+
+class CLIPConditioner(OnGpu):
+    pass

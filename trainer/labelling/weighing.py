@@ -1,0 +1,33 @@
+"""What records weigh, by how far their worlds can be trusted."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from world2vlm.bundles import Bundle
+from world2vlm.records import TaskRecord
+from world2vlm.reliability import is_exact, measure
+
+World = tuple[str, str]
+"""A world's name and the digest of its weights."""
+
+
+def world_of(bundle: Bundle) -> World:
+    """Which world a bundle comes from, as it says."""
+    return str(bundle.params.get("world", "")), str(bundle.params.get("world_digest", ""))
+
+
+def weights_of(bundles: Iterable[Bundle]) -> Mapping[World, float]:
+    """What a record of each world weighs, by what the gates said about its bundles, rejected ones among them.
+
+    A world of which no gate judged a view is left out: nothing is known of it.
+    """
+    made: dict[World, list[Bundle]] = {}
+    for bundle in bundles:
+        made.setdefault(world_of(bundle), []).append(bundle)
+    found = {world: measure(each, is_exact(each)) for world, each in made.items()}
+    return {world: reliability.weight for world, reliability in found.items() if reliability.judged}
+
+
+def weighted(records: Sequence[TaskRecord], weight: float) -> list[TaskRecord]:
+    """The records with a weight, which trainers multiply their loss by; without one it is 1."""
+    return [replace(record, meta={**record.meta, "weight": round(weight, 4)}) for record in records]
