@@ -1,105 +1,62 @@
-"""Teacher: key frames from the renderer in this process, against the same through the service over loopback."""
+"""The teacher measured: what its worlds imagine against what is really there, how fast, and what the service costs."""
 
-import re
-import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from benchmarks.rooms import Trajectory, find_trajectories, imagine
-from benchmarks.timing import Result, interleave
-from teacher_service.worlds.renderer import RendererWorld
-from trainer.imagining import FRAME_SIZE
-from world2vlm.bundles import Frame
-from world2vlm.clients.teacher import TeacherClient
-from world2vlm.local.process import ManagedProcess
-from world2vlm.settings import TeacherSettings
+from benchmarks.serve import findings
+from benchmarks.serve.findings import Part
+from benchmarks.teach.pair import compare_pair
+from benchmarks.teach.quality import compare_fills
+from benchmarks.teach.service import time_service
+from benchmarks.teach.speed import time_geometric
 
-PARALLEL = 4
-_START_SECONDS = 60.0
-_GRACE_SECONDS = 10.0
+RESULT = Path(__file__).parent / "results" / "teacher.json"
+_ALSO = ("diffusers", "embreex", "scikit-image", "scipy")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+class Name(StrEnum):
+    """The parts."""
+
+    ROOMS = "rooms"
+    MOTORCYCLE = "motorcycle"
+    SPEED = "speed"
+    SERVICE = "service"
+
+
 @app.command()
 def main(
-    scenes: Annotated[int, typer.Option(min=1, help="Rooms.")] = 8,
+    only: Annotated[list[Name] | None, typer.Option(help="Run these parts only; may be given several times.")] = None,
+    transitions: Annotated[int, typer.Option(min=1, help="Transitions through rooms.")] = 200,
+    side: Annotated[int, typer.Option(min=16, help="Pixels a side of the rooms' views.")] = 128,
+    scenes: Annotated[int, typer.Option(min=1, help="Rooms that the service is timed with.")] = 8,
     trajectories: Annotated[int, typer.Option(min=1, help="Trajectories a room at most.")] = 6,
-    repetitions: Annotated[int, typer.Option(min=1, help="How often each side makes all frames.")] = 5,
-    json: Annotated[Path | None, typer.Option(help="Also write the result to this file.")] = None,
+    repetitions: Annotated[int, typer.Option(min=1, help="How often each side is timed.")] = 5,
+    json: Annotated[Path, typer.Option(help="Where the result goes.")] = RESULT,
 ) -> None:
-    """Time the renderer world in this process, through the service one stream after the other, and four at once."""
-    settings = TeacherSettings.load(port=0, metrics_port=-1, scene_cache=scenes)
-    world = RendererWorld(settings.min_clearance_m, settings.min_object_area, settings.scene_cache)
-    found = find_trajectories(world, scenes, trajectories)
-    with serve(settings) as client, ThreadPoolExecutor(PARALLEL) as pool:
-        local = [imagine(world, each.scene, each.candidate) for each in found]
-        check_equal(local, [ask(client, each) for each in found])
-        sides = {
-            "in-process": lambda: [imagine(world, each.scene, each.candidate) for each in found],
-            "gRPC, 1 stream": lambda: [ask(client, each) for each in found],
-            f"gRPC, {PARALLEL} streams": lambda: list(pool.map(lambda each: ask(client, each), found)),
-        }
-        seconds = interleave(sides, repetitions)
-    sizes = {
-        "trajectories": len(found),
-        "rooms": scenes,
-        "pixels a side": FRAME_SIZE,
-        "the service's threads": settings.max_workers,
-        "repetitions": repetitions,
+    """Measure the teacher: the geometric world's quality and speed, and the renderer through the service."""
+    runs: dict[Name, Callable[[], Part]] = {
+        Name.ROOMS: lambda: compare_fills(transitions, side),
+        Name.MOTORCYCLE: compare_pair,
+        Name.SPEED: lambda: time_geometric(repetitions),
+        Name.SERVICE: lambda: time_service(scenes, trajectories, repetitions),
     }
-    Result("teacher", "key frames", sum(map(len, local)), sizes, seconds).publish(json)
-
-
-@contextmanager
-def serve(settings: TeacherSettings) -> Iterator[TeacherClient]:
-    """Run the service as a process of its own, as it runs in earnest, and connect to it."""
-    environment = {
-        "WORLD2VLM_PORT": str(settings.port),
-        "WORLD2VLM_METRICS_PORT": str(settings.metrics_port),
-        "WORLD2VLM_SCENE_CACHE": str(settings.scene_cache),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        process = ManagedProcess("teacher", ["teacher_service"], environment, Path(folder))
-        process.start()
-        try:
-            process.wait_ready(lambda: bool(_port(process.log)), _START_SECONDS)
-            with TeacherClient(f"{settings.host}:{_port(process.log)}") as client:
-                yield client
-        finally:
-            process.stop(_GRACE_SECONDS)
-
-
-def ask(client: TeacherClient, each: Trajectory) -> Sequence[Frame]:
-    """The key frames of a trajectory, from the service."""
-    return client.imagine_scene(
-        each.scene,
-        each.candidate.anchor,
-        each.candidate.actions,
-        world="renderer",
-        width=FRAME_SIZE,
-        height=FRAME_SIZE,
-        key_frames_only=True,
-    )
-
-
-def check_equal(local: Sequence[Sequence[Frame]], served: Sequence[Sequence[Frame]]) -> None:
-    """Leave the program unless both give the same pictures and objects: else their times mean nothing."""
-    mine, theirs = ([(frame.png, frame.objects) for frames in side for frame in frames] for side in (local, served))
-    if not mine or mine != theirs:
-        raise SystemExit("the service does not give the frames that the world gives in this process")
-    print(f"{len(mine)} key frames are the same from both, byte for byte")
-
-
-def _port(log: Path) -> str:
-    """The port that the service says it serves on; empty as long as it says nothing."""
-    found = re.search(r"TeacherService on port (\d+)", log.read_text(encoding="utf-8"))
-    return found[1] if found else ""
+    options = {"transitions": transitions, "side": side, "scenes": scenes, "trajectories": trajectories}
+    head, parts = findings.header("teacher", _ALSO), dict[str, Part]()
+    for name, run in runs.items():
+        if only and name not in only:
+            continue
+        parts[name] = run()
+        parts[name].show(name)
+        # After every part: what was measured is kept, whatever becomes of the rest.
+        findings.write(json, head, {**options, "repetitions": repetitions}, parts)
+    missed = [claim for part in parts.values() for claim in part.claims if not claim.is_met]
+    print(f"\n{len(missed)} of {sum(len(part.claims) for part in parts.values())} claims are not met; see {json}")
 
 
 if __name__ == "__main__":

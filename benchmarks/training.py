@@ -14,6 +14,7 @@ import torch
 import typer
 
 from benchmarks.serve.findings import Claim, Part, header, write
+from benchmarks.train.loops import compare_loops
 from benchmarks.train.sides import Run, run_ours, run_trl
 from benchmarks.train.task import Task, make_model, make_records
 from trainer.finetune.config import FinetuneConfig
@@ -27,10 +28,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 class Name(StrEnum):
-    """The parts: LoRA with the vision tower frozen, as World2VLM was trained, and all weights, the tower's too."""
+    """The parts.
+
+    LoRA with the vision tower frozen, as World2VLM was trained; all weights, the tower's too; and the trained student
+    against one with a world model in the loop.
+    """
 
     LORA = "lora"
     FULL = "full"
+    LOOP = "loop"
 
 
 @app.command()
@@ -44,9 +50,13 @@ def main(
     width: Annotated[int, typer.Option(min=128, help="Width of the language model.")] = 128,
     layers: Annotated[int, typer.Option(min=1, help="Layers of each of its towers.")] = 4,
     threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
+    store: Annotated[str, typer.Option(help="A store with a dataset and a trained student; `loop` needs one.")] = "",
+    student: Annotated[int, typer.Option(min=0, help="Version of that student; 0 = the newest.")] = 0,
+    questions: Annotated[int, typer.Option(min=2, help="Held-out questions a task that `loop` asks.")] = 50,
+    calibration: Annotated[int, typer.Option(min=2, help="Calibration questions a task that it is set by.")] = 60,
     result: Annotated[Path, typer.Option(help="Where the result is written.")] = RESULT,
 ) -> None:
-    """Train both ways, in turn, and compare speed and loss curves."""
+    """Train both ways, in turn, and compare speed and loss curves; ask a student with and without a world model."""
     torch.set_num_threads(threads)
     options = {
         "records": records, "batch": batch, "row": row, "rooms": rooms, "repetitions": repetitions, "threads": threads,
@@ -55,11 +65,21 @@ def main(
     if find_spec("trl") is None:
         print("TRL is left out: it is not installed (pip install trl)")
     parts: dict[str, Part] = {}
+    chosen = [name for name in only or list(Name) if name is not Name.LOOP or store]
+    if Name.LOOP not in chosen:
+        print("the loop is left out: it needs --store")
+    if Name.LOOP in chosen:
+        parts[Name.LOOP] = compare_loops(store, student, questions, calibration)
+        parts[Name.LOOP].show(Name.LOOP)
+        write(result, head, options, parts)
+    sides = [name for name in chosen if name is not Name.LOOP]
+    if not sides:
+        return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         size = make_model(root / "model", width, layers)
         task = Task(root / "images", make_records(root / "images", records, rooms), batch, _config(root / "model"))
-        for name in only or list(Name):
+        for name in sides:
             parts[name] = _compare(_as_part(task, name), row, repetitions, size)
             parts[name].show(name)
             write(result, head, options, parts)

@@ -15,11 +15,11 @@ from PIL import Image
 from benchmarks.train.task import Task
 from trainer.finetune.adapting import adapt, target_names
 from trainer.finetune.config import FinetuneConfig
-from trainer.finetune.families import find_family
 from trainer.finetune.optimizing import make_optimizer
 from trainer.finetune.plan import Size, Step
-from trainer.finetune.processing import load_processor
 from trainer.finetune.training import train
+from world2vlm.vlm.fullsize.families import find_family
+from world2vlm.vlm.fullsize.processing import load_processor
 
 # Steps in which caches are still cold.
 _COLD = 3

@@ -12,16 +12,16 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 from benchmarks.rooms import find_trajectories, imagine
 from teacher_service.worlds.renderer import RendererWorld
 from trainer.finetune.config import FinetuneConfig
-from trainer.finetune.processing import without_video
 from trainer.labelling import label
 from world2vlm.bundles import Bundle, read_bundle, write_bundle
 from world2vlm.records import TaskRecord
+from world2vlm.vlm.fullsize.processing import without_video
 from world2vlm.vlm.tokenizer import build_tokenizer
 
 # Of an image: 64 tokens.
 _PIXELS = 224 * 224
 # Nothing follows the token that ends the answer: else one side would learn that, too.
-_TEMPLATE = (
+TEMPLATE = (
     "{% for m in messages %}{% if not loop.first %}\n{% endif %}<|im_start|>{{ m['role'] }}\n"
     "{% for p in m['content'] %}{% if p['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
     "{% else %}{{ p['text'] }}{% endif %}{% endfor %}<|im_end|>{% endfor %}"
@@ -92,5 +92,5 @@ def make_model(folder: Path, width: int, layers: int) -> int:
     model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids))
     model.save_pretrained(folder)
     image_processor = Qwen2VLImageProcessorPil(size={"shortest_edge": _PIXELS, "longest_edge": _PIXELS})
-    without_video("qwen2_5_vl")(image_processor, tokenizer, chat_template=_TEMPLATE).save_pretrained(folder)
+    without_video("qwen2_5_vl")(image_processor, tokenizer, chat_template=TEMPLATE).save_pretrained(folder)
     return sum(weight.numel() for weight in model.parameters())
