@@ -57,7 +57,7 @@ def load_photo(image: Path, depth: Path | None, fov_deg: float | None, max_width
         data = image.read_bytes()
     except OSError as error:
         raise InvalidInputError(f"cannot read {image}: {error}") from error
-    pixels = _decode(data)
+    pixels = decode_image(data, max_bytes=4 * MAX_BYTES)
     width, height = pixels.size
     check_shape(width, height)
     metres = _load_depth(depth, (height, width)) if depth else None
@@ -85,16 +85,6 @@ def check_shape(width: int, height: int) -> None:
             f"a photo of {width} x {height} pixels looks like a panorama, which no pinhole camera takes; cut out "
             f"a piece of at most {MAX_ASPECT:g} to 1"
         )
-
-
-def _decode(data: bytes) -> Image.Image:
-    pixels = decode_image(data, max_bytes=4 * MAX_BYTES)
-    # Where the header says so, PIL has just cut every value off at 255.
-    if (mode := Image.open(io.BytesIO(data)).mode).startswith(("I", "F")):
-        raise InvalidInputError(
-            f"the photo has one channel of more than 8 bits (mode {mode}); convert it to 8-bit colours"
-        )
-    return pixels
 
 
 def _load_depth(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:

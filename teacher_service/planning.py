@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teacher_service.jobs import Job, Plan
+from teacher_service.lenses import DEFAULT_FOV_DEG
 from teacher_service.paths import Waypoint, check_count, from_actions, from_poses
 from teacher_service.service import Teacher
 from teacher_service.worlds.base import ImagineSpec, Photo, ScenePoint
@@ -19,7 +20,6 @@ from world2vlm.images import decode_image
 from world2vlm.v1 import teacher_pb2
 
 DEFAULT_SIZE = 128
-PHOTO_FOV_DEG = 54.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _path(request: teacher_pb2.ImagineRequest, max_frames: int) -> tuple[Waypoin
 
 def _intrinsics(message: teacher_pb2.PhotoAnchor, size: tuple[int, int]) -> Floats:
     if not message.HasField("intrinsics"):
-        return intrinsics_from_fov(PHOTO_FOV_DEG, *size)
+        return intrinsics_from_fov(DEFAULT_FOV_DEG, *size)
     intrinsics, stated = convert.intrinsics_from_proto(message.intrinsics)
     if stated != size:
         raise InvalidInputError(f"the intrinsics are of an image of {stated} pixels, but the photo has {size}")

@@ -25,9 +25,13 @@ def decode_image(data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_
     The size in the header is checked before pixels are decoded, so a small file cannot claim a large memory.
 
     Raises:
-        InvalidInputError: empty, too large, truncated, animated, or none of the three formats.
+        InvalidInputError: empty, too large, truncated, animated, one channel of more than 8 bits, or none of the three
+            formats.
     """
     image = _open(data, max_bytes, max_pixels)
+    # Pillow would cut every value off at 255.
+    if image.mode.startswith(("I", "F")):
+        raise InvalidInputError(f"the image has one channel of more than 8 bits ({image.mode}); send 8-bit colours")
     try:
         ImageOps.exif_transpose(image, in_place=True)
         # Already RGB it would only be copied.

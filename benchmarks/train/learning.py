@@ -154,19 +154,18 @@ def subset(records: Sequence[TaskRecord], count: int) -> list[TaskRecord]:
 
 
 def fit(points: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Least squares of skill = ceiling - drop x (x / x_max)^-rate; empty where there are too few points."""
+    """Least squares of skill = ceiling / (1 + (half / x)^slope); empty where there are too few points."""
     if len(points) < 4:
         return {}
     x, y = np.array(points, dtype=np.float64).T
-    scaled = x / x.max()
 
-    def curve(share: Any, ceiling: float, drop: float, rate: float) -> Any:
-        return ceiling - drop * share**-rate
+    def curve(x: Any, ceiling: float, log_half: float, slope: float) -> Any:
+        return ceiling / (1 + np.exp(slope * (log_half - np.log(x))))
 
-    bounds = ([0, 0, 0.01], [1, 5, 3])
-    (ceiling, drop, rate), _ = curve_fit(curve, scaled, y, p0=(y.max() + 0.1, 0.1, 0.5), bounds=bounds)
-    error = float(np.sqrt(np.mean((curve(scaled, ceiling, drop, rate) - y) ** 2)))
-    return {"ceiling": ceiling, "drop": drop, "rate": rate, "x_max": x.max(), "rms_error": error}
+    bounds = ([0, 0, 0.1], [1, np.log(100 * x.max()), 10])
+    (ceiling, log_half, slope), _ = curve_fit(curve, x, y, p0=(y.max(), np.log(np.median(x)), 1), bounds=bounds)
+    error = float(np.sqrt(np.mean((curve(x, ceiling, log_half, slope) - y) ** 2)))
+    return {"ceiling": float(ceiling), "half": float(np.exp(log_half)), "slope": float(slope), "rms_error": error}
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

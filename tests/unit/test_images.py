@@ -42,6 +42,11 @@ def test_all_formats_come_out_as_rgb(kind: str, mode: str) -> None:
     assert (image.mode, image.size) == ("RGB", (30, 20))
 
 
+def test_more_than_eight_bits_are_refused_and_not_cut_off() -> None:
+    with pytest.raises(InvalidInputError, match="more than 8 bits"):
+        decode_image(encoded(Image.fromarray(np.full((20, 30), 40_000, np.uint16)), "PNG"))
+
+
 def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
