@@ -14,6 +14,7 @@ import torch
 import typer
 
 from benchmarks.serve.findings import Claim, Part, header, write
+from benchmarks.train.learning import School, ablation, by_records, by_teacher, by_time
 from benchmarks.train.loops import compare_loops
 from benchmarks.train.sides import Run, run_ours, run_trl
 from benchmarks.train.task import Task, make_model, make_records
@@ -30,13 +31,27 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 class Name(StrEnum):
     """The parts.
 
-    LoRA with the vision tower frozen, as World2VLM was trained; all weights, the tower's too; and the trained student
-    against one with a world model in the loop.
+    Beside TRL: LoRA with the vision tower frozen, as World2VLM was trained, and all weights, the tower's too. On a
+    store's dataset: the trained student against one with a world model in the loop; half of the tasks against all;
+    skill by records, by time, and by teachers.
     """
 
     LORA = "lora"
     FULL = "full"
     LOOP = "loop"
+    ABLATION = "ablation"
+    RECORDS = "records"
+    TIME = "time"
+    TEACHERS = "teachers"
+
+
+_BESIDE_TRL = (Name.LORA, Name.FULL)
+_LEARNING: Mapping[Name, Callable[[School], Part]] = {
+    Name.ABLATION: ablation,
+    Name.RECORDS: by_records,
+    Name.TIME: by_time,
+    Name.TEACHERS: by_teacher,
+}
 
 
 @app.command()
@@ -50,13 +65,16 @@ def main(
     width: Annotated[int, typer.Option(min=128, help="Width of the language model.")] = 128,
     layers: Annotated[int, typer.Option(min=1, help="Layers of each of its towers.")] = 4,
     threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
-    store: Annotated[str, typer.Option(help="A store with a dataset and a trained student; `loop` needs one.")] = "",
+    store: Annotated[str, typer.Option(help="A store with a dataset; for `loop` with a trained student, too.")] = "",
     student: Annotated[int, typer.Option(min=0, help="Version of that student; 0 = the newest.")] = 0,
     questions: Annotated[int, typer.Option(min=2, help="Held-out questions a task that `loop` asks.")] = 50,
     calibration: Annotated[int, typer.Option(min=2, help="Calibration questions a task that it is set by.")] = 60,
+    work: Annotated[
+        Path, typer.Option(help="Keeps what learning trains; done again is only what is not there.")
+    ] = Path("runs/learning"),
     result: Annotated[Path, typer.Option(help="Where the result is written.")] = RESULT,
 ) -> None:
-    """Train both ways, in turn, and compare speed and loss curves; ask a student with and without a world model."""
+    """Train beside TRL; on a store's dataset, see what teaches what, and what a world model in the loop adds."""
     torch.set_num_threads(threads)
     options = {
         "records": records, "batch": batch, "row": row, "rooms": rooms, "repetitions": repetitions, "threads": threads,
@@ -65,24 +83,31 @@ def main(
     if find_spec("trl") is None:
         print("TRL is left out: it is not installed (pip install trl)")
     parts: dict[str, Part] = {}
-    chosen = [name for name in only or list(Name) if name is not Name.LOOP or store]
-    if Name.LOOP not in chosen:
-        print("the loop is left out: it needs --store")
-    if Name.LOOP in chosen:
-        parts[Name.LOOP] = compare_loops(store, student, questions, calibration)
-        parts[Name.LOOP].show(Name.LOOP)
+    chosen = [name for name in only or list(Name) if name in _BESIDE_TRL or store]
+    if len(chosen) < len(only or list(Name)):
+        print("what needs --store is left out")
+
+    def note(name: Name, part: Part) -> None:
+        parts[name] = part
+        part.show(name)
         write(result, head, options, parts)
-    sides = [name for name in chosen if name is not Name.LOOP]
-    if not sides:
+
+    if Name.LOOP in chosen:
+        note(Name.LOOP, compare_loops(store, student, questions, calibration))
+    if set(chosen) & set(_LEARNING):
+        school = School(store, "", work, threads)
+        for name in _LEARNING:
+            if name in chosen:
+                note(name, _LEARNING[name](school))
+    if not set(chosen) & set(_BESIDE_TRL):
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         size = make_model(root / "model", width, layers)
         task = Task(root / "images", make_records(root / "images", records, rooms), batch, _config(root / "model"))
-        for name in sides:
-            parts[name] = _compare(_as_part(task, name), row, repetitions, size)
-            parts[name].show(name)
-            write(result, head, options, parts)
+        for name in _BESIDE_TRL:
+            if name in chosen:
+                note(name, _compare(_as_part(task, name), row, repetitions, size))
 
 
 def _config(model: Path) -> FinetuneConfig:

@@ -119,8 +119,8 @@ def reliability_table(store: Store) -> list[WorldRow]:
 
 
 def is_exact(bundles: Sequence[Bundle]) -> bool:
-    """Whether all bundles say that their world imagines nothing; those that say nothing do not count as exact."""
-    return all(bundle.params.get("generative") is False for bundle in bundles)
+    """Whether all bundles say that their world imagines nothing; of those that say nothing only the renderer's do."""
+    return all(bundle.params.get("generative", bundle.params.get("world") != "renderer") is False for bundle in bundles)
 
 
 def _found(frame: Frame, names: Sequence[str]) -> list[float]:

@@ -66,7 +66,8 @@ def test_the_table_sums_up_each_world_s_kept_and_rejected_bundles(tmp_path: Path
     assert (sana.reliability.accepted, sana.reliability.judged, sana.reliability.error_deg) == (2, 3, 2.0)
     console = Console(width=120, record=True)
     console.print(worlds_table([exact, sana]))
-    assert "0.667 (0.208-0.939)" in console.export_text()
+    shown = console.export_text()
+    assert "0.667" in shown and "0.21-0.94" in shown
 
 
 def test_a_store_without_bundles_has_no_worlds(tmp_path: Path) -> None:
