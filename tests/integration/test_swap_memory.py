@@ -1,5 +1,6 @@
 """Swapping again and again in one service: nothing grows."""
 
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -31,10 +32,14 @@ class Usage:
 
     def __init__(self) -> None:
         process = psutil.Process()
-        tree = [process, *process.children(recursive=True)]
-        self.memory_mb = sum(each.memory_full_info().pss for each in tree) / 1e6
-        self.threads = sum(each.num_threads() for each in tree)
-        self.files = sum(each.num_fds() for each in tree)
+        self.memory_mb, self.threads, self.files = 0.0, 0, 0
+        for each in (process, *process.children(recursive=True)):
+            # One that ends meanwhile uses nothing any more.
+            with suppress(psutil.NoSuchProcess):
+                memory, threads, files = each.memory_full_info().pss, each.num_threads(), each.num_fds()
+                self.memory_mb += memory / 1e6
+                self.threads += threads
+                self.files += files
 
 
 def swap_forth_and_back(client: Student, swaps: int, most: int) -> Usage:
