@@ -10,8 +10,6 @@ from PIL import Image
 
 from world2vlm.images import decode_image
 
-_MAX_BYTES = 16 << 20
-
 
 class _Sized(Protocol):
     @property
@@ -37,7 +35,7 @@ class Frames(Generic[Frame]):
         to_frame: Callable[[Image.Image], Frame],
         max_image_bytes: int,
         max_image_pixels: int,
-        max_bytes: int = _MAX_BYTES,
+        max_bytes: int,
     ) -> None:
         self._to_frame = to_frame
         self._limits = max_image_bytes, max_image_pixels

@@ -10,6 +10,9 @@ from typer.testing import CliRunner
 from tests.finetune_kit import make_records, run, settings
 from tests.fullsize_kit import picture, tiny_family
 from tests.student_kit import tiny_student
+from trainer.recipes import Recipe
+from trainer.sft_config import SftConfig
+from trainer.stages import train_student
 from world2vlm.adapters import whole
 from world2vlm.base_student import BASE_STUDENT
 from world2vlm.checkpoints import Registry
@@ -82,6 +85,14 @@ def test_an_adapter_of_another_base_is_refused_when_it_is_loaded(registry: Regis
     published = registry.publish(adapter, parent=1, kind="lora", dataset_digest="", recipe="", metrics={}, key="misfit")
     with whole(registry, published.version) as both, pytest.raises(InvalidInputError, match="does not fit its parent"):
         load_student(both)
+
+
+def test_a_round_trains_no_full_size_model(registry: Registry, adapter: Path, tmp_path: Path) -> None:
+    recipe = Recipe("tiny", "", sft=SftConfig(steps=1))
+    records = make_records(tmp_path, 6)
+    for version in (add(registry, tiny_family("qwen3_vl")).version, add(registry, adapter).version):
+        with whole(registry, version) as folder, pytest.raises(InvalidInputError, match="built-in students only"):
+            train_student(recipe, folder, records, tmp_path, tmp_path / "work")
 
 
 @pytest.mark.parametrize("name", ["model.bin", "training_args.pt", "modeling.py", "optimizer.pkl"])

@@ -207,3 +207,9 @@ def test_a_picture_is_known_by_its_pixels_and_size() -> None:
     one = student.to_frame(picture(1, 32, 24))
     assert one.digest == student.to_frame(picture(1, 32, 24)).digest and one.nbytes > 0
     assert one.digest != student.to_frame(picture(1, 24, 32)).digest
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_a_picture_that_the_processor_does_not_take_is_refused(family: str) -> None:
+    with pytest.raises(InvalidInputError, match="no picture of 600 x 2 pixels"):
+        family_student(family).to_frame(picture(1, 600, 2))

@@ -91,13 +91,28 @@ class Student(ABC):
 
     @abstractmethod
     def to_frame(self, image: Image.Image) -> Any:
-        """A picture as the student reads it; has `nbytes`, and is not to be written to."""
+        """A picture as the student reads it; has `nbytes`, and is not to be written to.
+
+        Raises:
+            InvalidInputError: the student takes none of such a shape.
+        """
 
     @abstractmethod
     def frame_inputs(self, frames: Sequence[Any], text: str, task: str) -> Inputs:
         """As `inputs`, of pictures that `to_frame` has made."""
 
     @abstractmethod
+    def new_decoder(self, rows: int, length: int, temperatures: Mapping[str, Sequence[float]]) -> Decoder:
+        """As `decoder`; `length` counts the tokens of a question and its answer, not those of the turns around them."""
+
+    @abstractmethod
+    def text(self, ids: Sequence[int]) -> str:
+        """What tokens of an answer say."""
+
+    @abstractmethod
+    def prompt_tokens(self, job: Job) -> int:
+        """Tokens of a prompt, the visual ones included."""
+
     def decoder(
         self,
         rows: int,
@@ -113,20 +128,15 @@ class Student(ABC):
             max_new_tokens: tokens of an answer at most.
             temperatures: see `Decoder`; by default the checkpoint's calibration.
         """
-
-    @abstractmethod
-    def text(self, ids: Sequence[int]) -> str:
-        """What tokens of an answer say."""
-
-    @abstractmethod
-    def prompt_tokens(self, job: Job) -> int:
-        """Tokens of a prompt, the visual ones included."""
+        if temperatures is None:
+            temperatures = {kind: [value] for kind, value in self.temperatures.items()}
+        return self.new_decoder(rows, max_prompt_tokens + max_new_tokens, temperatures)
 
     def inputs(self, prompt: Prompt) -> Inputs:
         """What the decoder needs to answer a prompt; needs no weights, and may be called in any thread.
 
         Raises:
-            InvalidInputError: no or too many images, or a bad question.
+            InvalidInputError: no or too many images, or one that the student does not take, or a bad question.
         """
         return self.frame_inputs([self.to_frame(image) for image in prompt.images], prompt.text, prompt.task)
 

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen3VLForConditionalGeneration
 
 from world2vlm.errors import InvalidInputError
+from world2vlm.fullsize import is_fullsize
 from world2vlm.tasks import AnswerKind
 from world2vlm.vlm.answering import Inputs, Student
 from world2vlm.vlm.decoding import Decoder, Job, control_tokens
@@ -54,17 +55,8 @@ class ClipStudent(Student):
         answer = max_answer_tokens(task) if task else 0
         return Inputs(self.processor.to_clip(frames), [*question, *self._turn_ids], len(question), task, answer)
 
-    def decoder(
-        self,
-        rows: int,
-        max_prompt_tokens: int,
-        max_new_tokens: int,
-        temperatures: Mapping[str, Sequence[float]] | None = None,
-    ) -> Decoder:
-        """See `Student.decoder`."""
-        if temperatures is None:
-            temperatures = {kind: [value] for kind, value in self.temperatures.items()}
-        length = max_prompt_tokens + len(self._turn_ids) + max_new_tokens
+    def new_decoder(self, rows: int, length: int, temperatures: Mapping[str, Sequence[float]]) -> Decoder:
+        """See `Student.new_decoder`."""
         tokenizer = self.processor.tokenizer
         return Decoder(
             self.network(),
@@ -72,7 +64,7 @@ class ClipStudent(Student):
             ends=[tokenizer.eos_token_id],
             banned=control_tokens(tokenizer),
             rows=rows,
-            length=length,
+            length=length + len(self._turn_ids),
             temperatures=temperatures,
         )
 
@@ -183,6 +175,11 @@ def load_processor(folder: Path) -> ClipProcessor:
     Raises:
         InvalidInputError: it has none, or not a student's.
     """
+    if is_fullsize(folder):
+        raise InvalidInputError(
+            "the checkpoint is a model of full size: rounds train and evaluate built-in students only, and "
+            "`world2vlm train` takes a model by a recipe with [finetune]"
+        )
     try:
         processor = _load_processor(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever the broken file provokes

@@ -44,7 +44,9 @@ class FamilyDecoder(Decoder):
         logits = torch.cat([self._extend(rows) for rows in chunks])
         # The device is at work meanwhile.
         allowed = [None if row.constraint is None else row.constraint.allowed() for row in self._rows]
-        scores, likeliest = _fetch(logits, allowed)
+        scores = _fetch(logits, allowed)
+        free = [index for index, ids in enumerate(allowed) if ids is None]
+        likeliest = dict(zip(free, _likeliest(logits[free]), strict=True)) if free else {}
         tokens = []
         for index, (row, ids) in enumerate(zip(self._rows, allowed, strict=True)):
             if row.chance is not None:
@@ -64,21 +66,20 @@ def _pick(row: Row, allowed: NDArray[np.int64], scores: NDArray[np.float32]) -> 
     return int(allowed[best])
 
 
-def _fetch(
-    logits: torch.Tensor, allowed: Sequence[NDArray[np.int64] | None]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """What choices need of logits (B, vocabulary).
-
-    Returns:
-        float32 (B, K), of each row's allowed tokens in their order; and float64 (B, 2), the likeliest token of all and
-        the logarithm of its probability.
-    """
+def _fetch(logits: torch.Tensor, allowed: Sequence[NDArray[np.int64] | None]) -> NDArray[np.float32]:
+    """Of logits (B, vocabulary) those of each row's allowed tokens in their order: float32 (B, K)."""
     widest = max((len(ids) for ids in allowed if ids is not None), default=0)
     table = np.zeros((len(allowed), widest), np.int64)
     for place, ids in zip(table, allowed, strict=True):
         if ids is not None:
             place[: len(ids)] = ids
-    scores = logits.gather(1, torch.from_numpy(table).to(logits.device)).cpu().numpy()
+    scores: NDArray[np.float32] = logits.gather(1, torch.from_numpy(table).to(logits.device)).cpu().numpy()
+    return scores
+
+
+def _likeliest(logits: torch.Tensor) -> NDArray[np.float64]:
+    """Of logits (B, vocabulary) the likeliest token of each row, and the logarithm of its probability: (B, 2)."""
     best, token = logits.max(dim=1)
     chance = best.double() - logits.double().logsumexp(dim=1)
-    return scores, torch.stack((token.double(), chance), dim=1).cpu().numpy()
+    found: NDArray[np.float64] = torch.stack((token.double(), chance), dim=1).cpu().numpy()
+    return found

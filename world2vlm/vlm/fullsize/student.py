@@ -89,10 +89,17 @@ class FamilyStudent(Student):
         return self._network
 
     def to_frame(self, image: Image.Image) -> Seen:
-        """See `Student.to_frame`; no smaller or larger than where the model is trained."""
+        """See `Student.to_frame`; no smaller or larger than where the model is trained.
+
+        Raises:
+            InvalidInputError: the model's processor takes no picture of such a shape.
+        """
         rgb = image if image.mode == "RGB" else image.convert("RGB")
         digest = blake2b(rgb.tobytes(), digest_size=16, salt=b"%dx%d" % rgb.size).digest()
-        tensors, text = look(self.processor, self._family, rgb)
+        try:
+            tensors, text = look(self.processor, self._family, rgb)
+        except ValueError as error:  # Qwen's takes none that is 200 times as long as wide
+            raise InvalidInputError(f"the model takes no picture of {rgb.width} x {rgb.height} pixels") from error
         return Seen(digest, text, tensors)
 
     def frame_inputs(self, frames: Sequence[Seen], text: str, task: str) -> Inputs:
@@ -117,23 +124,15 @@ class FamilyStudent(Student):
         answer = self.grammars.max_answer_tokens(task) if task else 0
         return Inputs(clip, tokens, max(0, len(tokens) - self._turn_tokens), task, answer)
 
-    def decoder(
-        self,
-        rows: int,
-        max_prompt_tokens: int,
-        max_new_tokens: int,
-        temperatures: Mapping[str, Sequence[float]] | None = None,
-    ) -> FamilyDecoder:
-        """See `Student.decoder`."""
-        if temperatures is None:
-            temperatures = {kind: [value] for kind, value in self.temperatures.items()}
+    def new_decoder(self, rows: int, length: int, temperatures: Mapping[str, Sequence[float]]) -> FamilyDecoder:
+        """See `Student.new_decoder`."""
         return FamilyDecoder(
             self._network,
             self.grammars,
             ends={self._form.end, *_ends(self.model.generation_config.eos_token_id)},
             banned=(),
             rows=rows,
-            length=max_prompt_tokens + self._turn_tokens + max_new_tokens,
+            length=length + self._turn_tokens,
             temperatures=temperatures,
         )
 
