@@ -1,6 +1,5 @@
 """Gates: what they accept of right worlds, and what they catch of wrong ones."""
 
-import json as json_
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rooms import FIRST_SCENE
+from benchmarks.serve import findings
+from benchmarks.serve.findings import Claim, Part
 from benchmarks.teach.judging import Tally, add_up, draw_moves, draw_turns, judge_mixture, judge_transitions
 from benchmarks.teach.panoramas import FOLDER, load_panorama
 from benchmarks.teach.sabotage import RIGHT, WRONG, RoomPlace, Turntable
@@ -19,13 +20,13 @@ from teacher_service.gates.settings import GateSettings
 from trainer.sampling import candidates
 from world2vlm.actions import Action
 from world2vlm.cameras import integrate
-from world2vlm.files import write_atomically
-from world2vlm.report.machine import describe_machine, describe_versions
 
 # The defaults were chosen on rooms and panoramas other than these.
 REPORTED = (FOLDER / "interior.jpg", FOLDER / "studio.jpg")
 _PITCH_DEG = 10.0
 _LEAST_CLEARANCE_M = 0.25
+_PHOTOGRAPHS = "turns of photographs"
+_WRONG_TURNS = ("opposite way", "no motion", "0.75 of the way")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -43,27 +44,47 @@ def main(
 ) -> None:
     """Judge turns of photographs, turns and moves in rooms, and trajectories of which a share is wrong."""
     rng, settings, sides = np.random.default_rng(seed), GateSettings(), {**RIGHT, **WRONG}
-    photographs = _turntables(panorama or REPORTED, crops, rng)
+    options = {"crops": crops, "first_room": first_room, "rooms": rooms, "moves": moves, "share": share, "seed": seed}
+    paths = panorama or REPORTED
+    head, photographs = findings.header("gates", ()), _turntables(paths, crops, rng)
     found = [RoomPlace(number) for number in range(first_room, first_room + rooms)]
-    parts = {
-        "turns of photographs": judge_transitions(draw_turns(photographs, 1, rng), sides, settings, rng),
+    tallies = {
+        _PHOTOGRAPHS: judge_transitions(draw_turns(photographs, 1, rng), sides, settings, rng),
         "turns in rooms": judge_transitions(draw_turns(found, moves, rng), sides, settings, rng),
         "moves, depth known": judge_transitions(draw_moves(found, moves, True, rng), sides, settings, rng),
         "moves, no depth": judge_transitions(draw_moves(found, moves, False, rng), sides, settings, rng),
         "trajectories, depth known": _mixtures(found, share, True, settings, rng),
         "trajectories, no depth": _mixtures(found, share, False, settings, rng),
     }
-    print(f"{describe_machine()['cpu']}, {describe_machine()['cores']} cores")
-    for title, tallies in parts.items():
-        Console(width=120).print(_table(title, tallies))
+    parts = {
+        title: Part({name: each.as_json() for name, each in counts.items()}, _claims(title, counts, share))
+        for title, counts in tallies.items()
+    }
+    for title, part in parts.items():
+        Console(width=120).print(_table(title, tallies[title]))
+        for claim in part.claims:
+            print(claim)
     if json is not None:
-        content = {
-            "benchmark": "gates",
-            "machine": describe_machine(),
-            "versions": describe_versions(),
-            "parts": {title: {name: each.as_json() for name, each in part.items()} for title, part in parts.items()},
-        }
-        write_atomically(json, json_.dumps(content, indent=2).encode())
+        findings.write(json, head, {"panoramas": [path.stem for path in paths], **options}, parts)
+
+
+def _claims(title: str, tallies: Mapping[str, Tally], share: float) -> list[Claim]:
+    """What should hold of turns of photographs, and of trajectories."""
+    right = tallies.get("right", Tally())
+    if title == _PHOTOGRAPHS:
+        caught = min(1 - tallies[name].accepted / tallies[name].judged for name in _WRONG_TURNS)
+        return [
+            Claim("turns found within max(5 degrees, 20%)", right.recovered / max(1, right.measured), 0.97, True),
+            Claim(f"caught of each: {', '.join(_WRONG_TURNS)}", caught, 0.99, is_least=True),
+            Claim("right turns rejected", 1 - right.accepted / right.judged, 0.02),
+        ]
+    if not title.startswith("trajectories"):
+        return []
+    wrong = [each for name, each in tallies.items() if name != "right"]
+    survive = sum(each.accepted for each in wrong) / max(1, sum(each.judged for each in wrong))
+    kept = share * survive + (1 - share) * right.accepted / max(1, right.judged)
+    text = f"wrong views among those kept, were {share:.0%} wrong"
+    return [Claim(text, share * survive / kept if kept else 0.0, 0.01)]
 
 
 def _turntables(paths: Iterable[Path], crops: int, rng: np.random.Generator) -> list[Turntable]:

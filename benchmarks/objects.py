@@ -4,7 +4,6 @@ Rooms are rendered, so the truth is known. The detector is a poor one made of it
 of the box's side, one box in ten is missed, and nothing but boxes and labels comes out.
 """
 
-import json as json_module
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,21 +16,23 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks.rooms import Trajectory, find_trajectories
+from benchmarks.serve import findings
+from benchmarks.serve.findings import Part
 from teacher_service import scenes
 from teacher_service.objects import Detection, KnownObjects, ObjectFilters, ObjectTracker
 from teacher_service.paths import from_actions
 from teacher_service.worlds.base import ImagineSpec, ScenePoint
 from teacher_service.worlds.renderer import FOV_DEG, RendererWorld
-from trainer.evaluation.statistics import LEVEL, Interval, resamples
+from trainer.evaluation.statistics import LEVEL, Interval, interval, resamples
 from trainer.labelling import MIN_AREA
 from world2vlm.boxes import SCALE
 from world2vlm.bundles import Frame
 from world2vlm.cameras import intrinsics_from_fov
-from world2vlm.files import write_atomically
-from world2vlm.report.machine import describe_machine
 
 SIZE = 160
 JITTER, MISSED = 0.05, 0.1
+# Pixels: farther apart than any two places of a frame are.
+_FAR = 10.0 * SIZE
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -61,7 +62,7 @@ def main(
     json: Annotated[Path | None, typer.Option(help="Also write the result to this file.")] = None,
 ) -> None:
     """Measure the share of detections that get the right identity where two objects of their category are about."""
-    walks = find_walks(scenes, trajectories)
+    head, walks = findings.header("objects", ("scipy",)), find_walks(scenes, trajectories)
     sides = {"label alone": by_label, "reprojection": by_reprojection}
     right = {name: judge(walks, side) for name, side in sides.items()}
     groups = np.array([scene for scene, _ in right["reprojection"]])
@@ -73,14 +74,8 @@ def main(
     for name, each in shares.items():
         print(f"{name:<14}{each.value:.3f}  {LEVEL:.0f}%: {each.low:.3f} to {each.high:.3f}")
     if json is not None:
-        content = {
-            "benchmark": "objects",
-            "machine": describe_machine(),
-            "n": n,
-            "walks": len(walks),
-            "shares": {name: vars(each) for name, each in shares.items()},
-        }
-        write_atomically(json, json_module.dumps(content, indent=2).encode())
+        figures = {"detections": n, "walks": len(walks), **{name: vars(each) for name, each in shares.items()}}
+        findings.write(json, head, {"scenes": scenes, "trajectories": trajectories}, {"identity": Part(figures)})
 
 
 def find_walks(count: int, each: int) -> list[Walk]:
@@ -129,12 +124,7 @@ def share(groups: NDArray[np.int64], marks: NDArray[np.float64]) -> Interval:
     scenes_, index = np.unique(groups, return_inverse=True)
     sums, counts = np.bincount(index, marks), np.bincount(index)
     weights = resamples(len(scenes_), 0)
-    draws = weights @ sums / (weights @ counts)
-    low, high = np.percentile(draws[1:], [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return Interval(float(draws[0]), float(low), float(high))
-
-
-_FAR = 10.0 * SIZE
+    return interval(weights @ sums / (weights @ counts))
 
 
 class _Given:

@@ -14,6 +14,7 @@ import torch
 import typer
 
 from benchmarks.serve.findings import Claim, Part, header, write
+from benchmarks.train.gating import by_gates
 from benchmarks.train.learning import School, ablation, by_records, by_teacher, by_time
 from benchmarks.train.loops import compare_loops
 from benchmarks.train.sides import Run, run_ours, run_trl
@@ -33,7 +34,7 @@ class Name(StrEnum):
 
     Beside TRL: LoRA with the vision tower frozen, as World2VLM was trained, and all weights, the tower's too. On a
     store's dataset: the trained student against one with a world model in the loop; half of the tasks against all;
-    skill by records, by time, and by teachers.
+    skill by records, by time, and by teachers; what a teacher's wrong views cost, and what the gates save of it.
     """
 
     LORA = "lora"
@@ -43,6 +44,7 @@ class Name(StrEnum):
     RECORDS = "records"
     TIME = "time"
     TEACHERS = "teachers"
+    GATES = "gates"
 
 
 _BESIDE_TRL = (Name.LORA, Name.FULL)
@@ -51,6 +53,7 @@ _LEARNING: Mapping[Name, Callable[[School], Part]] = {
     Name.RECORDS: by_records,
     Name.TIME: by_time,
     Name.TEACHERS: by_teacher,
+    Name.GATES: by_gates,
 }
 
 

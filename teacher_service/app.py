@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import world2vlm
 from teacher_service.cache import FrameCache
 from teacher_service.depth import make_depth
+from teacher_service.gates.there_and_back import ThereAndBack
 from teacher_service.gating import judged_by, read_gate_settings
 from teacher_service.kserve import servicer as kserve
 from teacher_service.objects import DetectorOptions, ObjectFilters, WithObjects, make_detector
@@ -35,7 +36,11 @@ def make_teacher(settings: TeacherSettings) -> Teacher:
     Raises:
         NotFoundError, InvalidInputError: see `make_worlds` and `make_detector`; or a bad limit of a gate.
     """
-    worlds = _with_objects(make_worlds(settings), settings)
+    gates = read_gate_settings(settings.gates) if settings.with_gates else None
+    worlds = make_worlds(settings)
+    if gates is not None and gates.there_and_back:
+        worlds = [ThereAndBack(each, gates) if each.info.generative else each for each in worlds]
+    worlds = _with_objects(worlds, settings)
     shared = settings.model_dump(mode="json", exclude=_NOT_IN_FRAMES | set(ServiceSettings.model_fields))
     made_with = {
         world.info.name: canonical_json(
@@ -43,8 +48,7 @@ def make_teacher(settings: TeacherSettings) -> Teacher:
         )
         for world in worlds
     }
-    gating = judged_by(read_gate_settings(settings.gates)) if settings.with_gates else None
-    return Teacher(worlds, made_with, gating)
+    return Teacher(worlds, made_with, None if gates is None else judged_by(gates))
 
 
 def _with_objects(worlds: list[World], settings: TeacherSettings) -> list[World]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.files import sha256_file
@@ -35,6 +36,35 @@ def digest(folder: Path) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors")):
         found.update(f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n".encode())
     return found.hexdigest()
+
+
+def load_model(kind: Any, folder: Path, name: str, device: str, **options: Any) -> Any:
+    """Load a model of `transformers` from a folder, ready to answer on a device of `choose_device`.
+
+    Args:
+        kind: one of its `Auto` classes.
+        folder: from `fetch`.
+        name: what the model is called in messages.
+        device: torch device, or `auto`.
+        options: more for `from_pretrained`.
+
+    Raises:
+        OSError, ValueError: it can't be read as one of that kind.
+        InvalidInputError: its weights are not whole.
+    """
+    model, info = kind.from_pretrained(
+        folder,
+        use_safetensors=True,
+        output_loading_info=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        **options,
+    )
+    # transformers only warns: what is missing would be random numbers, which say anything or nothing.
+    lacking = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if lacking:
+        raise InvalidInputError(f"the weights of {name!r} lack {len(lacking)} of its tensors, for example {lacking[0]}")
+    return model.to(choose_device(device)).eval()
 
 
 def choose_device(device: str) -> str:

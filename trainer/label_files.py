@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainer.labelling import label
-from trainer.labelling.weighing import World, weighted, weights_of, world_of
+from trainer.labelling.weighing import weighted, weights_of
 from world2vlm.bundles import REJECTED, Bundle, find_bundles, read_bundle
 from world2vlm.errors import InvalidInputError
 from world2vlm.licences import Policy, Terms
 from world2vlm.records import TaskRecord
+from world2vlm.reliability import World, world_of
 
 
 def label_folders(folders: Sequence[Path], base: Path, seed: int, policy: Policy) -> list[TaskRecord]:

@@ -1,13 +1,15 @@
 """How far a world can be trusted, from what the gates said about its views, and what that makes its records weigh."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from world2vlm.bundles import Bundle, Frame, read_bundle
 from world2vlm.store import Store
 
+World = tuple[str, str]
+"""A world's name and the digest of its weights."""
 FOLDERS = ("bundles", "rejected")
 """The store's folders of trajectories: what every gate let pass, and what one rejected."""
 
@@ -70,20 +72,24 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + square / trials)), min(1.0, (middle + half) / (1 + square / trials))
 
 
-def measure(bundles: Iterable[Bundle], exact: bool = False) -> Reliability:
+def world_of(bundle: Bundle) -> World:
+    """Which world a bundle comes from, as it says."""
+    return str(bundle.params.get("world", "")), str(bundle.params.get("world_digest", ""))
+
+
+def measure(bundles: Sequence[Bundle]) -> Reliability:
     """Sum up the views of one world's bundles, those that were kept and those that were rejected.
 
     The anchors' own views do not count: what is taken over from a photo says nothing about a world.
 
     Args:
         bundles: of one world.
-        exact: see `Reliability`.
     """
     views = [frame for bundle in bundles for frame in bundle.frames[1:] if frame.gates]
     accepted = [frame for frame in views if all(verdict.passed for verdict in frame.gates)]
     degrees = [max(found) for frame in accepted if (found := _found(frame, _DEGREES))]
     metres = [found[0] for frame in accepted if (found := _found(frame, (_METRES,)))]
-    return Reliability(len(accepted), len(views), _mean(degrees), _mean(metres), exact)
+    return Reliability(len(accepted), len(views), _mean(degrees), _mean(metres), _is_exact(bundles))
 
 
 @dataclass(frozen=True)
@@ -103,22 +109,21 @@ def reliability_table(store: Store) -> list[WorldRow]:
     Raises:
         DataCorruptedError: a bundle cannot be read.
     """
-    kept: dict[tuple[str, str], list[Bundle]] = {}
-    aside: dict[tuple[str, str], list[Bundle]] = {}
+    kept: dict[World, list[Bundle]] = {}
+    aside: dict[World, list[Bundle]] = {}
     for folder, worlds in zip(FOLDERS, (kept, aside), strict=True):
         for path in store.list(folder):
             if path.endswith("/traj.json"):
                 bundle = read_bundle(store.local(path).parent)
-                name, digest = (str(bundle.params.get(key, "")) for key in ("world", "world_digest"))
-                worlds.setdefault((name, digest), []).append(bundle)
+                worlds.setdefault(world_of(bundle), []).append(bundle)
     return [
-        WorldRow(*world, len(made), len(failed), measure([*made, *failed], is_exact([*made, *failed])))
+        WorldRow(*world, len(made), len(failed), measure([*made, *failed]))
         for world in sorted({*kept, *aside})
         for made, failed in [(kept.get(world, []), aside.get(world, []))]
     ]
 
 
-def is_exact(bundles: Sequence[Bundle]) -> bool:
+def _is_exact(bundles: Sequence[Bundle]) -> bool:
     """Whether all bundles say that their world imagines nothing; of those that say nothing only the renderer's do."""
     return all(bundle.params.get("generative", bundle.params.get("world") != "renderer") is False for bundle in bundles)
 

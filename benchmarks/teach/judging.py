@@ -9,12 +9,12 @@ from time import process_time
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.teach.sabotage import RIGHT, WRONG, Place, RoomPlace, Side, scaled
+from benchmarks.teach.mixing import walk
+from benchmarks.teach.sabotage import WRONG, Place, RoomPlace, Side, scaled
 from teacher_service.gates.keeper import Gatekeeper
 from teacher_service.gates.settings import GateSettings
 from teacher_service.gates.verdicts import Verdict
 from teacher_service.gates.views import View
-from teacher_service.paths import from_actions
 from teacher_service.worlds.base import Photo
 from world2vlm.actions import Action, Primitive
 from world2vlm.cameras import MAX_STEP_M, Floats, relative_pose
@@ -56,8 +56,8 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
 
-    def add(self, verdicts: Iterable[Verdict], turn_deg: float = 0.0, seconds: float = 0.0) -> bool:
-        """Count a view; return whether it is accepted."""
+    def add(self, verdicts: Iterable[Verdict], turn_deg: float = 0.0, seconds: float = 0.0) -> None:
+        """Count a view."""
         found = list(verdicts)
         failed = [verdict.gate for verdict in found if not verdict.passed]
         self.judged += 1
@@ -68,7 +68,6 @@ class Tally:
             if verdict.gate == "yaw":
                 self.measured += 1
                 self.recovered += verdict.figure <= max(_RECOVERED_DEG, _RECOVERED_SHARE * turn_deg)
-        return not failed
 
     def as_json(self) -> dict[str, object]:
         """The counts, with Wilson's interval of the accepted share."""
@@ -115,12 +114,14 @@ def judge_transitions(
             keeper = Gatekeeper(Photo(anchor, each.place.intrinsics, each.depth), settings)
             keeper.judge(View(anchor, each.place.intrinsics, np.eye(4)))
             verdicts: list[Verdict] = []
-            start = process_time()
+            seconds = 0.0
             for step in range(1, each.steps + 1):
                 pose = scaled(each.pose, step / each.steps)
                 pixels = side.picture(each.place.shoot(side.pose(pose)), rng)
+                start = process_time()
                 verdicts += keeper.judge(View(pixels, each.place.intrinsics, pose))
-            tallies[name].add(verdicts, turn, (process_time() - start) / each.steps)
+                seconds += process_time() - start
+            tallies[name].add(verdicts, turn, seconds / each.steps)
     return tallies
 
 
@@ -132,26 +133,14 @@ def judge_mixture(
     settings: GateSettings,
     rng: np.random.Generator,
 ) -> dict[str, Tally]:
-    """Walk a path of which a share of the key frames is wrong, each in a way of its own drawn by chance.
+    """Walk a path of which a share of the key frames is wrong; see `walk`.
 
-    Steps between key frames are right, and so is what comes after a wrong one: it is the single view that must not
-    survive. Returns what came of the right ones (`right`) and of each kind of wrong ones.
+    Returns:
+        What came of the right views (`right`) and of each kind of wrong ones.
     """
-    names, tallies = list(WRONG), {name: Tally() for name in ("right", *WRONG)}
-    anchor = Photo(place.shoot(np.eye(4)), place.intrinsics, place.depth() if with_depth else None)
-    keeper = Gatekeeper(anchor, settings)
-    start = np.eye(4)
-    for waypoint in from_actions(list(actions)):
-        wrong = waypoint.key_frame and bool(waypoint.actions_step) and rng.random() < share
-        name = names[rng.integers(len(names))] if wrong else "right"
-        side = WRONG[name] if wrong else RIGHT["right"]
-        actual = start @ side.pose(np.linalg.inv(start) @ waypoint.c2w)
-        pixels = side.picture(place.shoot(actual), rng)
-        clock = process_time()
-        verdicts = keeper.judge(View(pixels, place.intrinsics, waypoint.c2w, place.objects(actual)))
-        tallies[name].add(verdicts, seconds=process_time() - clock)
-        if waypoint.key_frame:
-            start = waypoint.c2w
+    tallies = {name: Tally() for name in ("right", *WRONG)}
+    for seen in walk(place, actions, share, with_depth, settings, rng):
+        tallies[seen.kind].add(seen.verdicts, seconds=seen.seconds)
     return tallies
 
 

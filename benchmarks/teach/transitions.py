@@ -10,18 +10,10 @@ from benchmarks.rooms import find_trajectories
 from teacher_service.scenes import SceneRenderer, anchor_pose, build_room
 from teacher_service.worlds.base import Photo
 from teacher_service.worlds.renderer import FOV_DEG, RendererWorld
-from world2vlm.actions import Action, Primitive
+from world2vlm.actions import Action
 from world2vlm.cameras import Floats, integrate, intrinsics_from_fov
 
 _EACH = 3
-_OPPOSITE = {
-    Primitive.FORWARD: Primitive.BACKWARD,
-    Primitive.BACKWARD: Primitive.FORWARD,
-    Primitive.LEFT: Primitive.RIGHT,
-    Primitive.RIGHT: Primitive.LEFT,
-    Primitive.TURN_LEFT: Primitive.TURN_RIGHT,
-    Primitive.TURN_RIGHT: Primitive.TURN_LEFT,
-}
 RIGHT = "right"
 
 
@@ -61,7 +53,7 @@ def transitions(count: int, side: int) -> Iterator[Transition]:
 
 
 def _candidates(actions: Sequence[Action]) -> dict[str, Floats]:
-    opposite = [replace(action, primitive=_OPPOSITE[action.primitive]) for action in actions]
+    opposite = [replace(action, primitive=action.primitive.opposite) for action in actions]
     changed = {RIGHT: actions, "opposite": opposite, "half": _scaled(actions, 0.5), "more": _scaled(actions, 1.5)}
     return {"stays": np.eye(4)} | {name: integrate(each)[-1] for name, each in changed.items()}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForDepthEstimation
 
-from teacher_service.hub import choose_device, digest, fetch
+from teacher_service.hub import choose_device, digest, fetch, load_model
 from world2vlm.cameras import Floats
 from world2vlm.errors import InvalidInputError
 
@@ -40,7 +40,7 @@ class PretrainedDepth:
 
     Raises:
         NotFoundError: no such model.
-        InvalidInputError: not a metric model of a known kind, or no safetensors weights.
+        InvalidInputError: not a metric model of a known kind, no safetensors weights, or some of them are missing.
     """
 
     def __init__(self, name: str, device: str = "auto") -> None:
@@ -49,15 +49,13 @@ class PretrainedDepth:
         self._device = choose_device(device)
         config = _read_config(name, folder)
         self._kind = str(config.model_type)
-        self._size, self._mean, self._deviation = _preparation(folder, self._kind)
+        self._size, *colours = _preparation(folder, self._kind)
+        self._mean, self._deviation = (each.to(self._device) for each in colours)
         self._multiple = config.patch_size if self._kind == "depth_anything" else _ZOE_MULTIPLE
         try:
-            model = AutoModelForDepthEstimation.from_pretrained(
-                folder, config=config, use_safetensors=True, trust_remote_code=False, local_files_only=True
-            )
+            self._model = load_model(AutoModelForDepthEstimation, folder, name, self._device, config=config)
         except (OSError, ValueError) as error:
             raise InvalidInputError(f"the depth model {name!r} can't be loaded: {error}") from error
-        self._model = model.to(self._device).eval()
 
     @torch.inference_mode()
     def estimate(self, pixels: NDArray[np.uint8], intrinsics: Floats) -> NDArray[np.float32]:
@@ -65,7 +63,7 @@ class PretrainedDepth:
         height, width = pixels.shape[:2]
         picture = torch.from_numpy(pixels.copy()).to(self._device).permute(2, 0, 1)[None] / 255
         picture = F.interpolate(picture, self._fit(height, width), mode="bicubic", antialias=True).clamp(0, 1)
-        picture = (picture - self._mean.to(self._device)) / self._deviation.to(self._device)
+        picture = (picture - self._mean) / self._deviation
         guess = self._model(pixel_values=picture).predicted_depth.float()
         full = F.interpolate(guess[:, None], (height, width), mode="bilinear")[0, 0]
         if self._kind == "depth_pro":

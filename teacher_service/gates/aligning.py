@@ -63,10 +63,10 @@ def align(prediction: Prediction, frame: Picture) -> Offset | None:
     rays = pixel_rays(prediction.picture.intrinsics, width, height)
     seen = _telling(prediction)
     points = (prediction.depth[..., None] * rays).reshape(-1, 3)[seen].astype(np.float64)
-    parameters = np.zeros(6)
+    parameters, detail = np.zeros(6), frame.detail.grey
     for blur, iterations in _LEVELS:
         wanted = _known(prediction, blur).ravel()[seen]
-        shown = _with_slopes(_smooth(frame, blur))
+        shown = _with_slopes(np.asarray(cv2.GaussianBlur(detail, (0, 0), blur)))
         for _ in range(iterations):
             step = _step(parameters, points, wanted, shown, frame.intrinsics)
             parameters = parameters + step
@@ -75,7 +75,7 @@ def align(prediction: Prediction, frame: Picture) -> Offset | None:
     return Offset(
         float(np.degrees(np.linalg.norm(parameters[:3]))),
         parameters[3:],
-        _agreement(np.zeros(6), points, wanted, shown, frame.intrinsics),
+        _agreement(points, wanted, shown, frame.intrinsics),
     )
 
 
@@ -99,10 +99,6 @@ def _known(prediction: Prediction, blur: float) -> Grey:
 def _masked_blur(grey: Grey, seen: Grey, blur: float) -> Grey:
     mass = np.maximum(cv2.GaussianBlur(seen, (0, 0), blur), 1e-3)
     return np.asarray(cv2.GaussianBlur(grey * seen, (0, 0), blur) / mass)
-
-
-def _smooth(picture: Picture, blur: float) -> Grey:
-    return np.asarray(cv2.GaussianBlur(picture.detail.grey, (0, 0), blur))
 
 
 def _move(parameters: Floats, points: Floats) -> Floats:
@@ -133,8 +129,8 @@ def _sample(values: Grey, places: Floats) -> tuple[Grey, NDArray[np.bool_]]:
     return np.asarray(found, dtype=np.float32)[0], inside
 
 
-def _agreement(parameters: Floats, points: Floats, wanted: Grey, shown: Grey, intrinsics: Floats) -> float:
-    values, inside = _sample(shown, _project(_move(parameters, points), intrinsics))
+def _agreement(points: Floats, wanted: Grey, shown: Grey, intrinsics: Floats) -> float:
+    values, inside = _sample(shown, _project(points, intrinsics))
     return float(correlations(values[None, :, 0], wanted, inside[None])[0][0])
 
 

@@ -1,6 +1,6 @@
 """Judges the views of one trajectory as they come: says which gates apply to each, and asks them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -22,6 +22,10 @@ from world2vlm.cameras import MAX_STEP_M
 # Two views are neighbours where the camera went no farther between them than a path's steps, and a little.
 _NEAR_M = 1.5 * MAX_STEP_M
 _SAME = 1e-4
+_UNPROVEN = (
+    "no proven view shows enough of this one to judge its pose: go in smaller steps, and ask for the frames between "
+    "key frames, too"
+)
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,8 @@ class Gatekeeper:
 
     def __init__(self, anchor: Photo, settings: GateSettings | None = None) -> None:
         self._settings = settings or GateSettings()
-        start = View(anchor.pixels, anchor.intrinsics, np.eye(4))
-        self._anchor = start
-        self._proven = [_Proven(start, Drift())]
+        self._anchor = View(anchor.pixels, anchor.intrinsics, np.eye(4))
+        self._proven = [_Proven(self._anchor.reduced(), Drift())]
         self._before: View | None = None
         self._sharpness: dict[tuple[int, ...], float] = {}
         known = anchor.depth is not None and bool((np.isfinite(anchor.depth) & (anchor.depth > 0)).any())
@@ -59,9 +62,8 @@ class Gatekeeper:
         poses, drift = self._judge_pose(view)
         verdicts = (*poses, *self._judge_looks(view))
         if all(verdict.passed for verdict in verdicts):
-            self._proven.append(_Proven(view, drift))
-            self._before = view
-
+            self._before = view.reduced()
+            self._proven.append(_Proven(self._before, drift))
         return verdicts
 
     def _judge_pose(self, view: View) -> tuple[list[Verdict], Drift]:
@@ -73,9 +75,7 @@ class Gatekeeper:
                 judged = self._judge_direction(view)
             verdicts += [judged] if judged else []
         if not verdicts and self._settings.need_proof:
-            verdicts.append(
-                decide("proof", 0.0, "no proven view shows enough of this one to judge its pose", least=1.0)
-            )
+            verdicts.append(decide("proof", 0.0, _UNPROVEN, least=1.0))
         return verdicts, drift
 
     def _judge_standing(self, view: View) -> tuple[list[Verdict], Drift]:
@@ -93,8 +93,13 @@ class Gatekeeper:
         return [], Drift()
 
     def _judge_direction(self, view: View) -> Verdict | None:
-        """Judge a move from the start of the straight way that led here, else from the last proven view."""
+        """Judge a move from the start of the straight way that led here, else from the last proven view.
+
+        None where the camera only turned since then, farther than `yaw` can tell: a turn has no direction.
+        """
         last = self._proven[-1].view
+        if view.stands_where(last):
+            return None
         start = last
         for each in reversed(self._proven):
             if not _on_the_way(each.view, last, view):
@@ -122,14 +127,6 @@ class Gatekeeper:
                 pixels = np.asarray(cv2.resize(pixels, shape[1::-1], interpolation=cv2.INTER_AREA), dtype=np.uint8)
             self._sharpness[shape] = sharpness(pixels)
         return self._sharpness[shape]
-
-
-def judge(
-    anchor: Photo, views: Iterable[View], settings: GateSettings | None = None
-) -> tuple[tuple[Verdict, ...], ...]:
-    """Judge all views of a trajectory, in its order."""
-    keeper = Gatekeeper(anchor, settings)
-    return tuple(keeper.judge(view) for view in views)
 
 
 def with_verdicts(frame: Frame, verdicts: Sequence[Verdict]) -> Frame:

@@ -47,11 +47,16 @@ def shrink(pixels: NDArray[np.uint8], intrinsics: Floats, side: int) -> Picture:
         side: pixels; smaller pictures keep their size.
     """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    height, width = grey.shape
+    size, scaled = fit(grey.shape, intrinsics, side)
+    return Picture(np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA)), scaled)
+
+
+def fit(shape: tuple[int, ...], intrinsics: Floats, side: int) -> tuple[tuple[int, int], Floats]:
+    """Return (width, height) of a picture (height, width, ...) with at most `side` pixels a side, and its K."""
+    height, width = shape[:2]
     scale = min(1.0, side / max(height, width))
-    small = (max(1, round(width * scale)), max(1, round(height * scale)))
-    scaled = np.diag([small[0] / width, small[1] / height, 1.0]) @ intrinsics
-    return Picture(np.asarray(cv2.resize(grey, small, interpolation=cv2.INTER_AREA)), scaled)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return size, np.diag([size[0] / width, size[1] / height, 1.0]) @ intrinsics
 
 
 def turned(reference: Picture, frame: Picture, rotations: Floats) -> tuple[Grey, NDArray[np.bool_]]:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from teacher_service.gates.aligning import Prediction, align
-from teacher_service.gates.pictures import shrink
+from teacher_service.gates.pictures import fit, shrink
 from teacher_service.gates.settings import GateSettings
 from teacher_service.gates.verdicts import Verdict, decide
 from teacher_service.gates.views import SIDE, View
@@ -33,13 +33,10 @@ class Foresight:
 
     @cached_property
     def _relief(self) -> tuple[Relief, Floats]:
-        height, width = self._depth.shape
-        scale = min(1.0, SIDE / max(height, width))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        size, intrinsics = fit(self._depth.shape, self._anchor.intrinsics, SIDE)
         pixels = cv2.resize(self._anchor.pixels, size, interpolation=cv2.INTER_AREA)
         # The nearest value, not a mean: across an edge a mean is the depth of nothing.
         depth = cv2.resize(self._depth, size, interpolation=cv2.INTER_NEAREST)
-        intrinsics = np.diag([size[0] / width, size[1] / height, 1.0]) @ self._anchor.intrinsics
         return Relief(np.asarray(pixels, np.uint8), np.asarray(depth, np.float32), intrinsics), intrinsics
 
     def predict(self, c2w: Floats) -> Prediction:

@@ -25,6 +25,12 @@ class GateSettings:
         track_shift: how far an object may jump between two views, in thousandths of the image, beyond the turn.
         track_growth: by which factor its size may change.
         need_proof: whether a view fails whose pose no gate could judge.
+        there_and_back: whether generative worlds imagine each path of a photo back again, too, and `cycle` compares
+            (`ThereAndBack`): twice the frames, and none is sent before the last one is made.
+
+    Those of turns, of moves and of sharpness lie between what was measured of right and of wrong views (the table in
+    docs/adr/0014-gates.md, on the panoramas and rooms named there). The others are round values that let nearly all
+    right views of those pass; of wrong views only how many all limits together catch was counted.
     """
 
     turn_error_deg: float = 2.0
@@ -46,3 +52,4 @@ class GateSettings:
     track_shift: float = 200.0
     track_growth: float = 3.0
     need_proof: bool = True
+    there_and_back: bool = False

@@ -10,7 +10,7 @@ from teacher_service.gates.looks import judge_cycle
 from teacher_service.gates.settings import GateSettings
 from teacher_service.gates.verdicts import Verdict
 from teacher_service.gates.views import View
-from teacher_service.worlds.base import Imagined, ImagineSpec, World
+from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, Warmable, World
 from world2vlm.errors import GateRejectedError
 from world2vlm.images import decode_image
 from world2vlm.worlds import WorldInfo
@@ -27,21 +27,29 @@ class ThereAndBack:
         settings: `cycle_psnr_db` is the limit.
     """
 
-    def __init__(self, world: World, settings: GateSettings | None = None) -> None:
+    def __init__(self, world: World, settings: GateSettings) -> None:
         self._world = world
-        self._settings = settings or GateSettings()
+        self._settings = settings
 
     @property
     def info(self) -> WorldInfo:
         """The wrapped world's."""
         return self._world.info
 
+    def warm(self) -> None:
+        """Warm the wrapped world up; see `Warmable`."""
+        if isinstance(self._world, Warmable):
+            self._world.warm()
+
     def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
-        """Yield the way there; see `World.imagine`.
+        """Yield the way there, of photos with how well it was found again; see `World.imagine`.
 
         Raises:
             GateRejectedError: `cycle`: a view looks different on the way back.
         """
+        if not isinstance(spec.anchor, Photo):
+            yield from self._world.imagine(spec)
+            return
         back = tuple(replace(waypoint, actions_step=(), key_frame=False) for waypoint in spec.path[-2::-1])
         frames = list(self._world.imagine(replace(spec, path=spec.path + back)))
         if len(frames) < len(spec.path) + len(back):

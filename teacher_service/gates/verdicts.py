@@ -13,16 +13,13 @@ class Verdict:
     Attributes:
         gate: the gate's name.
         figure: what decides.
-        least, most: the limits of the figure; None = no limit on that side.
-        passed: whether the figure keeps them, and whatever else the gate asks.
+        passed: whether the figure keeps its limits, and whatever else the gate asks.
         sentence: what was found, and what is needed.
         scores: further figures for `Frame.scores`, by the names that they have there.
     """
 
     gate: str
     figure: float
-    least: float | None
-    most: float | None
     passed: bool
     sentence: str
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -53,4 +50,4 @@ def decide(
         scores: further figures.
     """
     kept = (least is None or figure >= least) and (most is None or figure <= most)
-    return Verdict(gate, figure, least, most, bool(kept and also), sentence, scores or {})
+    return Verdict(gate, figure, bool(kept and also), sentence, scores or {})

@@ -1,13 +1,14 @@
 """A view with what the gates work out from it once, and how it lies to others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from teacher_service.gates.pictures import Picture, shrink
+from teacher_service.gates.pictures import Picture, fit, shrink
 from world2vlm.bundles import ObjectView
 from world2vlm.cameras import Floats
 
@@ -46,6 +47,12 @@ class View:
     def coarse(self) -> Picture:
         """Detail, at most `COARSE_SIDE` pixels a side."""
         return shrink(self.pixels, self.intrinsics, COARSE_SIDE).detail
+
+    def reduced(self) -> "View":
+        """The same with no more pixels than the gates look at, to be kept as long as the trajectory goes on."""
+        size, intrinsics = fit(self.pixels.shape, self.intrinsics, SIDE)
+        pixels = np.asarray(cv2.resize(self.pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        return replace(self, pixels=pixels, intrinsics=intrinsics)
 
     def seen_from(self, other: "View") -> Floats:
         """This view's pose in the camera frame of another, float64 (4, 4)."""

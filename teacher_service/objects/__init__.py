@@ -8,7 +8,7 @@ from teacher_service.objects.detector import Detection, Detector
 from teacher_service.objects.filters import ObjectFilters
 from teacher_service.objects.known import KnownObjects
 from teacher_service.objects.options import DetectorOptions, make_detector
-from teacher_service.objects.tracking import ObjectTracker, track_objects
+from teacher_service.objects.tracking import ObjectTracker
 from teacher_service.objects.world import WithObjects
 
 __all__ = [
@@ -20,5 +20,4 @@ __all__ = [
     "ObjectTracker",
     "WithObjects",
     "make_detector",
-    "track_objects",
 ]

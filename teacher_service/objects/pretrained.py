@@ -15,7 +15,7 @@ from transformers import (
     AutoProcessor,
 )
 
-from teacher_service.hub import choose_device, fetch
+from teacher_service.hub import fetch, load_model
 from teacher_service.objects.detector import Detection, Detector
 from teacher_service.objects.words import as_word, as_words, which_word
 from world2vlm.bundles import Frame
@@ -25,7 +25,6 @@ from world2vlm.images import decode_image
 # Below any sensible filter: what counts is decided later, and the same way for every detector.
 _LEAST_SCORE = 0.05
 _LEAST_TEXT_SCORE = 0.25
-_SAFELY: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 
 
 def load_detector(name: str, vocabulary: Sequence[str], device: str) -> Detector:
@@ -43,9 +42,9 @@ def load_detector(name: str, vocabulary: Sequence[str], device: str) -> Detector
     folder, words = fetch(name), as_words(vocabulary)
     try:
         if words:
-            model = _load(AutoModelForZeroShotObjectDetection, folder, name, device)
+            model = load_model(AutoModelForZeroShotObjectDetection, folder, name, device)
             return _OpenDetector(_processor(AutoProcessor, folder), model, words)
-        model = _load(AutoModelForObjectDetection, folder, name, device)
+        model = load_model(AutoModelForObjectDetection, folder, name, device)
         return _ClosedDetector(_processor(AutoImageProcessor, folder), model)
     except (OSError, ValueError) as error:
         remedy = "does it have labels of its own? Then give no vocabulary" if words else "does it need a vocabulary?"
@@ -110,16 +109,7 @@ class _OpenDetector(_Pretrained):
 
 def _processor(kind: Any, folder: Path) -> Any:
     # The other backend needs torchvision.
-    return kind.from_pretrained(folder, backend="pil", **_SAFELY)
-
-
-def _load(kind: Any, folder: Path, name: str, device: str) -> Any:
-    model, info = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **_SAFELY)
-    # transformers only warns: what is missing would be random numbers, which detect anything or nothing.
-    lacking = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    if lacking:
-        raise InvalidInputError(f"the weights of {name!r} lack {len(lacking)} of its tensors, for example {lacking[0]}")
-    return model.to(choose_device(device)).eval()
+    return kind.from_pretrained(folder, backend="pil", trust_remote_code=False, local_files_only=True)
 
 
 def _detection(label: str, score: float, box: Sequence[float], width: int, height: int) -> Detection | None:

@@ -1,6 +1,5 @@
 """Follow objects from frame to frame, so that each keeps its id, and tell what is certain enough to be asked about."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -118,31 +117,6 @@ class ObjectTracker:
         least = max(1.0, self._filters.min_visible * len(track.surface))
         without = (view for index, view in self._key_views.items() if index not in track.frames)
         return any(len(view.visible(track.surface)) >= least for view in without)
-
-
-def track_objects(
-    frames: Iterable[Frame],
-    depth: NDArray[np.float32] | None,
-    intrinsics: Floats,
-    detector: Detector,
-    filters: ObjectFilters,
-) -> Iterator[Frame]:
-    """Yield the frames of one trajectory with their objects, each as soon as it comes; see `ObjectTracker`.
-
-    Args:
-        frames: the anchor's own view first.
-        depth: of the anchor, float32 (height, width), metres along z; None = not known.
-        intrinsics: the anchor's K, float64 (3, 3), pixels.
-        detector: finds objects in single frames.
-        filters: what counts, and what may be asked about.
-
-    Raises:
-        InvalidInputError: the camera moves, and the anchor's depth is not known.
-    """
-    tracker = None
-    for frame in frames:
-        tracker = tracker or ObjectTracker(depth, intrinsics, frame.size, detector, filters)
-        yield tracker.add(frame)
 
 
 def _share(detection: Detection, size: tuple[int, int]) -> float:

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import packing, teacher
+from benchmarks import gates, objects, packing, teacher
 from benchmarks.teach.service import check_equal
 from benchmarks.timing import Result, interleave
 from tests.vlm_kit import student
@@ -49,6 +49,27 @@ def test_the_teacher_s_parts_are_printed_and_written_with_their_claims(tmp_path:
     for claim in claims:
         assert f"{'met   ' if claim['is_met'] else 'MISSED'} {claim['text']}" in output
     assert result["parts"]["motorcycle"]["claims"][0]["is_met"]
+
+
+def test_what_the_gates_say_is_counted_and_written_with_its_claims(tmp_path: Path) -> None:
+    result, output = run(gates.app, ["--crops", "1", "--rooms", "1", "--moves", "1"], tmp_path / "result.json")
+    assert result["options"]["panoramas"] == ["interior", "studio"] and result["options"]["crops"] == 1
+    turns = result["parts"]["turns of photographs"]
+    assert (turns["right"]["judged"], turns["right"]["accepted"]) == (2, 2)
+    assert turns["opposite way"]["accepted"] == 0 and turns["opposite way"]["rejected_by"]["yaw"] == 2
+    claims = [claim for part in result["parts"].values() for claim in part["claims"]]
+    assert len(claims) == 5
+    assert all(claim["is_met"] for claim in turns["claims"])
+    for claim in claims:
+        assert f"{'met   ' if claim['is_met'] else 'MISSED'} {claim['text']}" in output
+
+
+def test_the_objects_shares_are_printed_and_written(tmp_path: Path) -> None:
+    result, output = run(objects.app, ["--scenes", "6", "--trajectories", "1"], tmp_path / "result.json")
+    found = result["parts"]["identity"]
+    assert result["options"] == {"scenes": 6, "trajectories": 1}
+    assert f"{found['detections']} detections of {found['walks']} walks" in output
+    assert found["reprojection"]["low"] <= found["reprojection"]["value"] <= found["reprojection"]["high"]
 
 
 def test_sides_take_turns() -> None:

@@ -1,6 +1,7 @@
 """Depth of one photo: the network in the package on rooms that it never saw, and models of transformers by name."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from teacher_service.depth import TinyDepth, make_depth
 from teacher_service.depth.tiny import MODEL, WEIGHTS
@@ -105,6 +107,16 @@ def test_models_without_metres_or_of_other_kinds_are_refused_by_name(tmp_path: P
     config.write_text("{", encoding="utf-8")
     with pytest.raises(InvalidInputError, match="configuration"):
         make_depth(name)
+
+
+def test_weights_that_are_not_whole_are_refused(tmp_path: Path) -> None:
+    name = depth_anything(tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    weights = load_file(path)
+    lost = sorted(weights)[0]
+    save_file({key: value for key, value in weights.items() if key != lost}, path, {"format": "pt"})
+    with pytest.raises(InvalidInputError, match=rf"lack 1 of its tensors, for example {re.escape(lost)}"):
+        make_depth(name, "cpu")
 
 
 def test_pickled_weights_are_not_read(tmp_path: Path) -> None:

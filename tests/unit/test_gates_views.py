@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.teach.panoramas import FOLDER, load_panorama
 from benchmarks.teach.sabotage import RIGHT, WRONG, Place, RoomPlace, Side, Turntable
-from teacher_service.gates.keeper import Gatekeeper, judge, with_verdicts
+from teacher_service.gates.keeper import Gatekeeper, with_verdicts
 from teacher_service.gates.settings import GateSettings
 from teacher_service.gates.verdicts import Verdict
 from teacher_service.gates.views import View
@@ -43,6 +43,11 @@ def ask(
 ) -> Sequence[Verdict]:
     pixels = side.picture(place.shoot(side.pose(pose)), np.random.default_rng(0))
     return Gatekeeper(photo(place, depth), settings).judge(View(pixels, place.intrinsics, pose))
+
+
+def judge(anchor: Photo, path: Sequence[View], settings: GateSettings | None = None) -> list[Sequence[Verdict]]:
+    keeper = Gatekeeper(anchor, settings)
+    return [keeper.judge(view) for view in path]
 
 
 def failed(verdicts: Sequence[Verdict]) -> set[str]:
@@ -92,6 +97,30 @@ def test_a_turn_farther_than_the_anchor_shows_needs_the_steps_between(interior: 
     assert not any(map(failed, judge(photo(interior), path)))
     assert failed(judge(photo(interior), [path[0], path[-1]])[1]) == {"proof"}
     assert not failed(judge(photo(interior), [path[0], path[-1]], GateSettings(need_proof=False))[1])
+
+
+def test_who_sends_key_frames_alone_is_told_that_steps_can_be_proven(interior: Turntable) -> None:
+    path = views(interior, "turn right 120 degrees", RIGHT["right"])
+    (proof,) = (each for each in judge(photo(interior), [path[-1]])[0] if each.gate == "proof")
+    assert "no proven view shows enough of this one" in proof.sentence
+    assert "go in smaller steps, and ask for the frames between key frames" in proof.sentence
+
+
+def test_a_turn_too_far_to_be_told_after_a_move_is_unproven_and_has_no_direction(room: RoomPlace) -> None:
+    path = views(room, "move forward 0.2 meters; turn left 10 degrees", RIGHT["right"])
+    verdicts = judge(photo(room), [path[0], path[1], path[-1]], GateSettings(covisible_share=0.9))
+    assert not failed(verdicts[1])
+    assert failed(verdicts[2]) == {"proof"}
+
+
+def test_what_is_kept_of_a_view_has_no_more_pixels_than_the_gates_look_at(interior: Turntable) -> None:
+    first = views(interior, "turn left 5 degrees", RIGHT["right"])[0]
+    pixels = np.asarray(cv2.resize(first.pixels, (384, 384), interpolation=cv2.INTER_NEAREST), dtype=np.uint8)
+    large = View(pixels, np.diag([3.0, 3.0, 1.0]) @ first.intrinsics, first.c2w)
+    kept = large.reduced()
+    assert kept.pixels.shape == (128, 128, 3)
+    assert np.allclose(kept.intrinsics, first.intrinsics)
+    assert np.abs(kept.picture.grey - large.picture.grey).max() <= 1
 
 
 def test_errors_below_a_step_s_limit_add_up(interior: Turntable) -> None:
@@ -200,7 +229,7 @@ def test_zero_turns_every_gate_off(interior: Turntable) -> None:
         need_proof=False,
     )
     path = views(interior, "turn right 10 degrees", WRONG["another place"])
-    assert judge(photo(interior), path, off) == ((), (), ())
+    assert judge(photo(interior), path, off) == [(), (), ()]
 
 
 def test_a_frame_keeps_its_verdicts_and_their_figures(interior: Turntable) -> None:

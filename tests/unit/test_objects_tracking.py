@@ -1,14 +1,15 @@
 """Which object is which from frame to frame, on scenes of boards before a wall whose every corner is known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from teacher_service.objects import Detection, ObjectFilters, ObjectTracker, track_objects
+from teacher_service.objects import Detection, ObjectFilters, ObjectTracker, WithObjects
 from teacher_service.objects.surfaces import Surroundings, extent
 from teacher_service.paths import from_actions
+from teacher_service.worlds.base import Imagined, ImagineSpec, Photo
 from tests.detector_kit import GivenDetections
 from trainer.labelling import label
 from world2vlm.actions import parse_actions
@@ -16,6 +17,7 @@ from world2vlm.boxes import Box
 from world2vlm.bundles import Bundle, Frame, ObjectView
 from world2vlm.cameras import intrinsics_from_fov
 from world2vlm.errors import InvalidInputError
+from world2vlm.worlds import WorldInfo
 
 SIZE = (200, 150)
 K = intrinsics_from_fov(90, *SIZE)
@@ -52,11 +54,15 @@ def path(text: str) -> list[Frame]:
     return [Frame(b"", each.c2w, K, SIZE, each.actions_step, path=f"{i}.png") for i, each in enumerate(waypoints)]
 
 
+def follow(frames: Sequence[Frame], answers: Sequence[Sequence[Detection]], *boards: Board) -> tuple[Frame, ...]:
+    tracker = ObjectTracker(depth_of(*boards), K, SIZE, GivenDetections(answers), FILTERS)
+    return tuple(map(tracker.add, frames))
+
+
 def track(
     frames: Sequence[Frame], answers: Sequence[Sequence[Detection]], *boards: Board
 ) -> list[dict[int, ObjectView]]:
-    tracked = track_objects(frames, depth_of(*boards), K, GivenDetections(answers), FILTERS)
-    return [{view.instance_id: view for view in frame.objects} for frame in tracked]
+    return [{view.instance_id: view for view in frame.objects} for frame in follow(frames, answers, *boards)]
 
 
 def corners(detection: Detection) -> Box:
@@ -200,18 +206,22 @@ def test_the_surface_is_the_layer_that_the_box_is_about() -> None:
 
 
 def test_frames_come_one_by_one() -> None:
-    def frames():  # type: ignore[no-untyped-def]
-        yield path("FWD_1")[0]
-        raise AssertionError("the second frame was asked for before the first was given")
+    class Watched:
+        info = WorldInfo("watched", "", True, False, False, True, "CC0-1.0", True, "")
 
-    assert next(track_objects(frames(), None, K, GivenDetections([[]]), FILTERS)).objects == ()
+        def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+            yield Imagined(path("FWD_1")[0])
+            raise AssertionError("the second frame was asked for before the first was given")
+
+    photo = Photo(np.zeros((SIZE[1], SIZE[0], 3), np.uint8), K)
+    spec = ImagineSpec(photo, from_actions(parse_actions("turn left 5 degrees")))
+    assert next(WithObjects(Watched(), GivenDetections([[]]), FILTERS).imagine(spec)).frame.objects == ()
 
 
 def test_questions_about_tracked_photos_are_only_those_with_a_certain_answer() -> None:
     frames = path("move right 0.7 meters; turn right 60 degrees")
     missed = [see(LEFT, frames[0]), see(RIGHT, frames[0])], [see(RIGHT, frames[1])], []
-    tracked = track_objects(frames, depth_of(LEFT, RIGHT), K, GivenDetections(missed), FILTERS)
-    records = label(Bundle("photo", "1", tuple(tracked), {}), seed=0)
+    records = label(Bundle("photo", "1", follow(frames, missed, LEFT, RIGHT), {}), seed=0)
     asked = {
         task: [(each.meta["frames"], each.meta["instance"]) for each in records if each.task_type == task]
         for task in ("D1", "D2", "D3", "D4")

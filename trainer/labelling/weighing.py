@@ -5,15 +5,7 @@ from dataclasses import replace
 
 from world2vlm.bundles import Bundle
 from world2vlm.records import TaskRecord
-from world2vlm.reliability import is_exact, measure
-
-World = tuple[str, str]
-"""A world's name and the digest of its weights."""
-
-
-def world_of(bundle: Bundle) -> World:
-    """Which world a bundle comes from, as it says."""
-    return str(bundle.params.get("world", "")), str(bundle.params.get("world_digest", ""))
+from world2vlm.reliability import World, measure, world_of
 
 
 def weights_of(bundles: Iterable[Bundle]) -> Mapping[World, float]:
@@ -24,7 +16,7 @@ def weights_of(bundles: Iterable[Bundle]) -> Mapping[World, float]:
     made: dict[World, list[Bundle]] = {}
     for bundle in bundles:
         made.setdefault(world_of(bundle), []).append(bundle)
-    found = {world: measure(each, is_exact(each)) for world, each in made.items()}
+    found = {world: measure(each) for world, each in made.items()}
     return {world: reliability.weight for world, reliability in found.items() if reliability.judged}
 
 
