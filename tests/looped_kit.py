@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from teacher_service.paths import from_actions, from_poses
@@ -32,6 +33,16 @@ def write_room(bundles: Path) -> list[TaskRecord]:
 def question(records: Sequence[TaskRecord], task: str, first: int, second: int) -> TaskRecord:
     """The first question of a task about two of the trajectory's frames."""
     return next(r for r in records if r.task_type == task and r.meta["frames"] == [first, second])
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bundles")
+
+
+@pytest.fixture(scope="module")
+def records(bundles: Path) -> list[TaskRecord]:
+    return write_room(bundles)
 
 
 class Room:

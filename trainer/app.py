@@ -55,7 +55,7 @@ def build_trainer(settings: TrainerSettings, broker_url: str, name: str = "worke
         StudentControl(settings),
         threads=settings.threads or os.cpu_count() or 1,
         patience_s=PATIENCE_SECONDS,
-        work=_local_folder(store, ".work"),
+        work=local_folder(store, ".work"),
         tracking=tracking_of(settings, store),
         policy=settings.policy,
         keep_rejected=settings.keep_rejected,
@@ -141,10 +141,11 @@ def _keep_logging(**_arguments: object) -> None:
 
 def tracking_of(settings: TrainerSettings, store: Store) -> Tracking:
     """Where the curves of trainings go."""
-    return Tracking(settings.trackers, settings.tracking or _local_folder(store, "tracking"))
+    return Tracking(settings.trackers, settings.tracking or local_folder(store, "tracking"))
 
 
-def _local_folder(store: Store, name: str) -> Path:
+def local_folder(store: Store, name: str) -> Path:
+    """A folder on this machine for what belongs to a store: within it, or, where it is remote, in the user's cache."""
     if store.is_local:
         return Path(store.root) / name
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "world2vlm" / name.lstrip(".")

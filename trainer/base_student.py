@@ -18,11 +18,14 @@ from trainer.dense import DenseHead
 from trainer.optim import StudentOptimizer
 from trainer.packing import Example, PackedStudent
 from trainer.perception import KINDS, SUFFIXES, ask
-from trainer.progress import Progress
+from trainer.progress import Progress, running_means
 from trainer.views import Views
 from world2vlm.boxes import iou, parse_box
 from world2vlm.errors import InvalidInputError
 from world2vlm.vlm import Prompt, StudentModel, build_student
+
+# Of the running means.
+_MEMORY = 0.98
 
 
 def pretrain(config: BaseConfig, views: Views, out: Path, on_progress: Progress, save_every: int = 2_000) -> None:
@@ -45,7 +48,7 @@ def pretrain(config: BaseConfig, views: Views, out: Path, on_progress: Progress,
             figures["answers"] = answers.item()
             loss = loss + answers
         optimizer.step(loss)
-        means = {key: 0.98 * means.get(key, value) + 0.02 * value for key, value in figures.items()}
+        means = running_means(means, figures, _MEMORY)
         on_progress(step + 1, config.steps, means)
         if (step + 1) % save_every == 0 or step + 1 == config.steps:
             student.save(out)

@@ -31,7 +31,7 @@ def train(
     [grpo] follows [finetune], what it began with stays in a folder beside the named one, which ends in -sft.
     """
     from trainer import train_job
-    from trainer.app import tracking_of
+    from trainer.app import local_folder, tracking_of
     from trainer.recipes import load_recipe
     from world2vlm.checkpoints import Registry
     from world2vlm.clients.teacher import TeacherClient
@@ -48,17 +48,19 @@ def train(
         estimate = train_job.estimate(chosen, store, registry, dataset, parent)
         typer.echo(json.dumps({"recipe": chosen.resolved, "estimate": estimate}, indent=2))
         return
-    tracking = tracking_of(settings, store)
+    work, tracking = local_folder(store, ".train"), tracking_of(settings, store)
     if chosen.base is not None:
         if dataset or parent or replay or out is None:
             raise InvalidInputError(f"recipe {chosen.name} begins with nothing: name a folder with --out, and no more")
         with TeacherClient(settings.teacher_url, settings.client_tls) as teacher:
-            card = train_job.pretrain_by(chosen, teacher, out, tracking, settings.policy)
+            card = train_job.pretrain_by(chosen, teacher, out, work, tracking, settings.policy)
         typer.echo(json.dumps(card["probes"], indent=2))
     elif chosen.finetune is None:
         if out is not None or replay:
             raise InvalidInputError("--out and --replay are for [finetune] recipes: this one publishes into the store")
-        published = train_job.train_student_by(chosen, store, registry, dataset, parent, tracking, settings.policy)
+        published = train_job.train_student_by(
+            chosen, store, registry, dataset, parent, work, tracking, settings.policy
+        )
         typer.echo(json.dumps(published, indent=2))
     elif out is None:
         raise InvalidInputError(f"recipe {chosen.name} trains {chosen.finetune.model}: name a folder with --out")

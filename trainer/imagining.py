@@ -17,7 +17,7 @@ from trainer.labelling import label
 from trainer.patience import patiently
 from trainer.sampling import Candidate, candidates
 from world2vlm.actions import Action, format_actions
-from world2vlm.bundles import REJECTED, Bundle, Frame, read_bundle, write_bundle
+from world2vlm.bundles import Bundle, Frame, first_rejection, read_bundle, rejected_params, write_bundle
 from world2vlm.errors import GateRejectedError, NotFoundError
 from world2vlm.files import canonical_json
 from world2vlm.licences import STRICT, Policy, Terms, distinct, stamped_world
@@ -153,24 +153,14 @@ class Imaginer:
             self._set_aside(wanted, error)
             raise
         bundle = replace(wanted, frames=tuple(frames))
-        if (rejection := first_rejection(bundle)) is not None:
+        if (rejection := first_rejection(bundle.frames)) is not None:
             self._set_aside(bundle, rejection)
             raise rejection
         return save_bundle(self._store, bundle)
 
     def _set_aside(self, bundle: Bundle, error: GateRejectedError) -> None:
         if self._keep_rejected:
-            reason = {"gate": error.gate, "figure": error.figure, "message": str(error)}
-            save_bundle(self._store, replace(bundle, params={**bundle.params, REJECTED: reason}), ASIDE)
-
-
-def first_rejection(bundle: Bundle) -> GateRejectedError | None:
-    """What the first gate that failed says about a bundle's frames; None where all passed."""
-    for frame in bundle.frames:
-        for verdict in frame.gates:
-            if not verdict.passed:
-                return GateRejectedError(verdict.name, verdict.figure, verdict.reason)
-    return None
+            save_bundle(self._store, replace(bundle, params={**bundle.params, **rejected_params(error)}), ASIDE)
 
 
 def scene_name(seed: int) -> str:
@@ -190,9 +180,9 @@ def save_bundle(store: Store, bundle: Bundle, root: str = BUNDLES) -> Bundle:
         return read_bundle(written)
 
 
-def load_bundle(store: Store, bundle: Bundle, root: str = BUNDLES) -> Bundle | None:
+def load_bundle(store: Store, bundle: Bundle) -> Bundle | None:
     """The bundle of the same scene and trajectory in the store, without its pixels; None where there is none."""
-    path = f"{root}/{bundle.relative_path.as_posix()}"
+    path = f"{BUNDLES}/{bundle.relative_path.as_posix()}"
     if store.is_local:
         folder = Path(store.root) / path
         return read_bundle(folder) if (folder / "traj.json").exists() else None

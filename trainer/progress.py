@@ -1,14 +1,16 @@
-"""Progress of a long step, for anyone to watch: `rounds/<id>/progress.json`, rewritten at most once a second."""
+"""Progress of a training: its running means, a bar, and `rounds/<id>/progress.json` for anyone to watch."""
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from trainer.pieces import Piece
 from world2vlm.errors import NotFoundError
 from world2vlm.store import Store
+from world2vlm.telemetry import Advance, progress
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Told (step, steps, figures) after each step of a training."""
@@ -16,8 +18,19 @@ Progress = Callable[[int, int, dict[str, float]], None]
 _SECONDS_BETWEEN_WRITES = 1.0
 
 
+def running_means(means: Mapping[str, float], figures: Mapping[str, float], memory: float) -> dict[str, float]:
+    """Exponential means after one more step; a figure that is new begins with its value, one that is gone stays.
+
+    Args:
+        means: those before.
+        figures: the step's.
+        memory: what the past counts, 0 to 1.
+    """
+    return {**means, **{name: memory * means.get(name, new) + (1 - memory) * new for name, new in figures.items()}}
+
+
 class ProgressFile:
-    """Writes how far a piece of work is."""
+    """Writes how far a piece of work is, at most once a second."""
 
     def __init__(self, store: Store, piece: Piece) -> None:
         self._store = store
@@ -47,6 +60,22 @@ def read_progress(store: Store, round_id: str) -> dict[str, Any] | None:
     except NotFoundError:
         return None
     return payload
+
+
+@contextmanager
+def advancing(description: str) -> Iterator[Progress]:
+    """Show the progress of a training, whose first step says how many there are."""
+    with ExitStack() as shown:
+        advance: Advance | None = None
+        before = 0
+
+        def on_progress(step: int, steps: int, _figures: dict[str, float]) -> None:
+            nonlocal advance, before
+            advance = advance or shown.enter_context(progress(description, steps))
+            advance(step - before)
+            before = step
+
+        yield on_progress
 
 
 def _path(round_id: str) -> str:

@@ -13,11 +13,14 @@ from trainer.clip_source import ClipBatch, ClipSource
 from trainer.optim import StudentOptimizer
 from trainer.packing import PackedStudent
 from trainer.pose import PoseHead
-from trainer.progress import Progress
+from trainer.progress import Progress, running_means
 from trainer.sft_config import SftConfig
 from trainer.snapshots import load_snapshot, remove_snapshot, save_snapshot
 from world2vlm.records import TaskRecord
 from world2vlm.vlm import StudentModel
+
+# Of the running means.
+_MEMORY = 0.98
 
 
 def train(
@@ -52,8 +55,7 @@ def train(
     for step in range(done, config.steps):
         loss, pose_loss = _losses(packed, head, clips.batch(step))
         optimizer.step(loss + config.pose_weight * pose_loss)
-        for name, value in (("loss", loss.item()), ("pose_loss", pose_loss.item())):
-            means[name] = 0.98 * means.get(name, value) + 0.02 * value
+        means = running_means(means, {"loss": loss.item(), "pose_loss": pose_loss.item()}, _MEMORY)
         on_progress(step + 1, config.steps, means)
         if (step + 1) % config.snapshot_every == 0:
             save_snapshot(out, [student.model, head], optimizer, step + 1, means)

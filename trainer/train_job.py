@@ -1,8 +1,8 @@
 """Training outside of a round: by any recipe, on any dataset of the store."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -12,7 +12,7 @@ from trainer.distilling import alone, train_and_publish
 from trainer.finetune.grpo.config import FinetuneGrpoConfig
 from trainer.grpo.config import GrpoConfig
 from trainer.licensing import pick_permitted
-from trainer.progress import Progress
+from trainer.progress import advancing
 from trainer.recipes import Recipe
 from trainer.tracking import Tracking
 from world2vlm.adapters import whole
@@ -22,7 +22,6 @@ from world2vlm.clients.teacher import TeacherClient
 from world2vlm.datasets import pick_dataset
 from world2vlm.licences import Policy
 from world2vlm.store import Store
-from world2vlm.telemetry import Advance, progress
 
 _FLOAT_BYTES = 4
 
@@ -43,7 +42,14 @@ class Estimate:
 
 
 def train_student_by(
-    recipe: Recipe, store: Store, registry: Registry, digest: str, parent: int, tracking: Tracking, policy: Policy
+    recipe: Recipe,
+    store: Store,
+    registry: Registry,
+    digest: str,
+    parent: int,
+    work: Path,
+    tracking: Tracking,
+    policy: Policy,
 ) -> dict[str, Any]:
     """Train a child of a version and publish it; nothing is evaluated, and nothing promoted.
 
@@ -55,6 +61,7 @@ def train_student_by(
         registry: where the parent is.
         digest: of the dataset; empty: the only one.
         parent: the version; 0: the one that serves, or else the base student.
+        work: local folder for checkpoints in the making.
         tracking: where its curves go.
         policy: whose terms are kept.
 
@@ -68,15 +75,15 @@ def train_student_by(
     version = parent or registry.serving() or publish_base(registry).version
     key = f"train/{recipe.digest}/{dataset.digest}/{version}"
     run = f"{recipe.name}-{recipe.digest[:12]}-{dataset.digest[:12]}-from-{version}"
-    work = Path("runs/train") / run
-    with alone(work), _advancing(f"{recipe.name} from version {version}") as on_progress:
+    stages = work / run
+    with alone(stages), advancing(f"{recipe.name} from version {version}") as on_progress:
         return train_and_publish(
             recipe,
             registry,
             dataset,
             parent=version,
             bundles=store.local("bundles"),
-            work=work,
+            work=stages,
             key=key,
             run=run,
             tracking=tracking,
@@ -113,20 +120,21 @@ def finetune_by(
     if os.environ.get("RANK", "0") != "0":  # torchrun's
         tracking = Tracking()
     run = f"{recipe.name}-{recipe.digest[:12]}"
-    with _advancing(recipe.name) as on_progress, tracking.run(run, recipe.to_json(), on_progress) as tell:
+    with advancing(recipe.name) as on_progress, tracking.run(run, recipe.to_json(), on_progress) as tell:
         train(recipe.finetune, recipe.grpo, records, store.local("bundles"), out, tell, replay=earlier)
     recipe.write(out)
 
 
 def pretrain_by(
-    recipe: Recipe, teacher: TeacherClient, out: Path, tracking: Tracking, policy: Policy
+    recipe: Recipe, teacher: TeacherClient, out: Path, work: Path, tracking: Tracking, policy: Policy
 ) -> dict[str, Any]:
     """Pre-train a base student into a folder, with its card.
 
     Args:
         recipe: with `base`.
-        teacher: whose default world for scenes renders the rooms; `runs/base-views` keeps what was rendered.
+        teacher: whose default world for scenes renders the rooms.
         out: the folder.
+        work: local folder; `base-views` in it keeps what was rendered.
         tracking: where its curves go.
         policy: whose terms are kept.
 
@@ -141,8 +149,8 @@ def pretrain_by(
 
     assert recipe.base is not None
     run = f"{recipe.name}-{recipe.digest[:12]}"
-    with _advancing(recipe.name) as on_progress, tracking.run(run, recipe.to_json(), on_progress) as tell:
-        card = make_base_student(teacher, recipe.base, out, Path("runs/base-views"), tell, policy)
+    with advancing(recipe.name) as on_progress, tracking.run(run, recipe.to_json(), on_progress) as tell:
+        card = make_base_student(teacher, recipe.base, out, work / "base-views", tell, policy)
     recipe.write(out)
     return card
 
@@ -175,19 +183,3 @@ def _estimate(size: int, recipe: Recipe) -> Estimate:
     # Muon keeps one number for each weight of a matrix, AdamW two for each of the others: at most three with gradients.
     copies = 1 + 3 + (recipe.grpo is not None)
     return Estimate(size, copies * size * _FLOAT_BYTES / 1e6, recipe.steps)
-
-
-@contextmanager
-def _advancing(description: str) -> Iterator[Progress]:
-    """Show the progress of a training, whose first step says how many there are."""
-    with ExitStack() as shown:
-        advance: Advance | None = None
-        before = 0
-
-        def on_progress(step: int, steps: int, _figures: dict[str, float]) -> None:
-            nonlocal advance, before
-            advance = advance or shown.enter_context(progress(description, steps))
-            advance(step - before)
-            before = step
-
-        yield on_progress

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import random
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from benchmarks.serve.findings import Claim, Part
 from benchmarks.train.teachers import imagine_records, together
 from trainer.assessing import score_checkpoint
 from trainer.evaluation import Scored, baseline_scores, paired_bootstrap, summarise
+from trainer.progress import advancing
 from trainer.recipes import Recipe, load_recipe
 from trainer.stages import train_student
 from world2vlm.base_student import BASE_STUDENT
@@ -24,7 +25,6 @@ from world2vlm.datasets import pick_dataset
 from world2vlm.files import write_atomically
 from world2vlm.records import TaskRecord
 from world2vlm.store import Store
-from world2vlm.telemetry import progress
 
 ABLATIONS = ("forward-only", "inverse-only")
 BOTH = "demo"
@@ -76,8 +76,10 @@ class School:
         work = self.work / f"{recipe.digest[:12]}-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
         cost = work / "seconds.json"
         if not cost.exists():
+            # One that was killed is begun anew: continued, it would seem to have cost its last part alone.
+            shutil.rmtree(work, ignore_errors=True)
             begin = time.process_time()
-            with _advancing(f"{recipe.name}, {len(records)} records", recipe.steps) as on_progress:
+            with advancing(f"{recipe.name}, {len(records)} records") as on_progress:
                 train_student(recipe, BASE_STUDENT, records, bundles or self.bundles, work, on_progress)
             write_atomically(cost, json.dumps(time.process_time() - begin).encode())
         folder = work / ("grpo" if recipe.grpo is not None else "sft")
@@ -170,16 +172,3 @@ def fit(points: Sequence[tuple[float, float]]) -> dict[str, float]:
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-@contextmanager
-def _advancing(description: str, steps: int) -> Iterator[Any]:
-    with progress(description, steps) as advance:
-        before = 0
-
-        def on_progress(step: int, _steps: int, _figures: Mapping[str, float]) -> None:
-            nonlocal before
-            advance(step - before)
-            before = step
-
-        yield on_progress

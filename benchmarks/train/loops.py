@@ -17,8 +17,7 @@ from benchmarks.teach.service import serve
 from teacher_service import scenes
 from trainer.evaluation import MACRO, Scored, baseline_scores, markdown, paired_bootstrap, summarise
 from trainer.labelling import select_test
-from trainer.looped import Case, Looper, PhotoWorld, SceneWorld, World, fit, read_case
-from trainer.looped.cases import Start
+from trainer.looped import Case, Looper, PhotoWorld, SceneWorld, Start, World, fit, read_case
 from trainer.looped.reading import Reader
 from world2vlm.actions import parse_actions
 from world2vlm.base_student import BASE_STUDENT

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from teacher_service.app import in_background
-from tests.looped_kit import question, write_room
+from tests import looped_kit
+from tests.looped_kit import question
 from trainer.looped import Breadth, Looper, PhotoWorld, SceneWorld, read_case, search
 from trainer.looped.likeness import by_pixels
 from world2vlm.actions import Primitive, format_actions, parse_actions
@@ -18,15 +19,7 @@ from world2vlm.records import TaskRecord
 from world2vlm.settings import TeacherSettings
 from world2vlm.vlm import StudentModel
 
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("bundles")
-
-
-@pytest.fixture(scope="module")
-def records(bundles: Path) -> list[TaskRecord]:
-    return write_room(bundles)
+bundles, records = looped_kit.bundles, looped_kit.records
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from tests import finetune_kit
 from tests.finetune_kit import Killed, make_llava, make_records, run, settings
 from trainer.finetune.config import FinetuneConfig
 from trainer.finetune.plan import Size, plan_steps, record_weight
@@ -24,9 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("images")
+images = finetune_kit.images
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_snapshot(

@@ -12,6 +12,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
+from tests import finetune_kit
 from tests.finetune_kit import Killed, Models, make_records, run, settings
 from trainer.finetune import stages
 from trainer.finetune.config import FinetuneConfig
@@ -35,14 +36,7 @@ from world2vlm.vlm.fullsize.vision import look
 FAST = FinetuneGrpoConfig(steps=4, prompts=2, tasks=("A2", "D2"), reward="strict", learning_rate=3e-3, snapshot_every=2)
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("images")
+models, images = finetune_kit.models, finetune_kit.images
 
 
 @pytest.fixture(scope="module")

@@ -9,24 +9,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from tests.finetune_kit import Models, make_records, run, settings
+from tests import finetune_kit
+from tests.finetune_kit import Models, run, settings
 from trainer.finetune.adapting import load
 from world2vlm.records import TaskRecord
 
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("images")
-
-
-@pytest.fixture(scope="module")
-def records(images: Path) -> list[TaskRecord]:
-    return make_records(images, 12)
+models, images, records = finetune_kit.models, finetune_kit.images, finetune_kit.records
 
 
 def test_a_full_checkpoint_keeps_the_frozen_tower_and_is_trained_elsewhere(

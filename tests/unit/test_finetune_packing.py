@@ -1,5 +1,6 @@
 """Packed rows compute what transformers' own forward passes do, one example at a time: in every family."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,21 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from tests import finetune_kit
 from tests.finetune_kit import MAKERS, make_records
 from trainer.finetune.adapting import Loaded, adapt, load
 from trainer.finetune.config import FinetuneConfig
 from trainer.finetune.encoding import Encoder
 from trainer.finetune.loss import RowLoss
 from trainer.finetune.packing import fill_rows, pack
+from trainer.finetune.patches import PatchConvolution, patches_as_products
 from world2vlm.records import TaskRecord
 
 WEIGHTS = [1.0, 0.5, 2.0, 1.0, 0.25, 3.0, 0.75]
 IGNORE = -100
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("images")
+images = finetune_kit.images
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +156,28 @@ def test_rows_are_full_and_within_the_budget() -> None:
     assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
     assert all(sum(lengths[index] for index in row) <= 10 for row in rows)
     assert len(rows) == 4
+
+
+def test_patches_as_products_are_the_convolution() -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.Conv3d(3, 8, (2, 4, 4), stride=(2, 4, 4))
+    ours = copy.deepcopy(plain)
+    patches_as_products(ours)
+    assert type(ours) is PatchConvolution and ours.state_dict().keys() == plain.state_dict().keys()
+    for shape in ((5, 3, 2, 4, 4), (1, 3, 4, 8, 8)):  # patches; a clip of more than one
+        patches = torch.randn(shape)
+        found, expected = ours(patches), plain(patches)
+        assert found.shape == expected.shape and torch.allclose(found, expected, atol=1e-6)
+        for module, output in ((ours, found), (plain, expected)):
+            module.zero_grad()
+            output.square().sum().backward()
+        for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+            assert one.grad is not None and other.grad is not None
+            assert torch.allclose(one.grad, other.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+def test_qwens_towers_take_their_patches_as_products(name: str, tmp_path: Path) -> None:
+    MAKERS[name](tmp_path)
+    model = load(settings(tmp_path)).model
+    assert [type(module) for module in model.modules() if isinstance(module, torch.nn.Conv3d)] == [PatchConvolution]

@@ -8,24 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.finetune_kit import MAKERS, Killed, Models, make_records, run, settings
+from tests import finetune_kit
+from tests.finetune_kit import MAKERS, Killed, Models, run, settings
 from world2vlm.errors import PreconditionError
 from world2vlm.records import TaskRecord
 
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return Models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("images")
-
-
-@pytest.fixture(scope="module")
-def records(images: Path) -> list[TaskRecord]:
-    return make_records(images, 12)
+models, images, records = finetune_kit.models, finetune_kit.images, finetune_kit.records
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import looped_kit
 from tests.dataset_kit import toy_records
 from tests.looped_kit import ACTIONS, Room, question, write_room
 from tests.vlm_kit import student
@@ -28,14 +29,7 @@ from world2vlm.vlm import StudentModel
 PRIMITIVES = tuple(Primitive)
 
 
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("bundles")
-
-
-@pytest.fixture(scope="module")
-def records(bundles: Path) -> list[TaskRecord]:
-    return write_room(bundles)
+bundles, records = looped_kit.bundles, looped_kit.records
 
 
 @pytest.fixture(scope="module")

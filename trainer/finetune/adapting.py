@@ -13,6 +13,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from trainer.finetune.attention import PER_EXAMPLE
 from trainer.finetune.config import ALL_LINEAR, FinetuneConfig
+from trainer.finetune.patches import patches_as_products
 from world2vlm.errors import InvalidInputError, UnavailableError
 from world2vlm.vlm.fullsize.families import Family, find_family, vision_modules
 from world2vlm.vlm.fullsize.processing import load_processor, save_processor
@@ -52,6 +53,7 @@ def load(config: FinetuneConfig, device: torch.device | str = "cpu") -> Loaded:
         )
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"{config.model}: cannot be loaded: {error}") from error
+    patches_as_products(model)
     return Loaded(model if config.method == "qlora" else model.to(device), processor, family)
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from trainer.finetune.config import FinetuneConfig
 from trainer.finetune.processes import gather
 from trainer.finetune.state import trained
+from world2vlm.errors import DivergedError
 
 
 def make_optimizer(config: FinetuneConfig, module: nn.Module) -> torch.optim.Optimizer:
@@ -28,6 +29,33 @@ def learning_rate(config: FinetuneConfig, step: int, steps: int) -> float:
     if config.schedule == "constant":
         return config.learning_rate
     return config.learning_rate * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
+
+
+def set_rate(config: FinetuneConfig, optimizer: torch.optim.Optimizer, step: int, steps: int) -> float:
+    """Give an optimiser the rate of a step; returns it."""
+    rate = learning_rate(config, step, steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def update(
+    config: FinetuneConfig, module: nn.Module, optimizer: torch.optim.Optimizer, loss: float, where: str
+) -> float:
+    """Clip the gradients, take the optimiser's step, and forget them; returns the norm before it was clipped.
+
+    Raises:
+        DivergedError: loss or gradient is not finite; nothing was changed. The text begins with `where`.
+    """
+    norm = clip(config, module)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise DivergedError(
+            f"{where}: the loss is {loss}, the gradient's norm {norm}; "
+            "nothing was changed since the update before: lower learning_rate, or look at the data"
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
 
 
 def clip(config: FinetuneConfig, module: nn.Module) -> float:

@@ -8,7 +8,6 @@ What has been run is on CPUs: one process with every method, and two under torch
 has been run on a GPU, so flash attention has not.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,14 +20,14 @@ from trainer.finetune.config import FinetuneConfig
 from trainer.finetune.encoding import Encoder, Entry
 from trainer.finetune.loss import RowLoss
 from trainer.finetune.memory import memory_explained
-from trainer.finetune.optimizing import clip, learning_rate, make_optimizer
+from trainer.finetune.optimizing import make_optimizer, set_rate, update
 from trainer.finetune.packing import Row, pack
 from trainer.finetune.plan import Size, Step, plan_steps, record_weight
 from trainer.finetune.prepared import digest
 from trainer.finetune.processes import Processes, distribute, gather, gradients_kept, joined
 from trainer.finetune.state import Progressed, load_state, remove_state, save_state, trained
-from trainer.progress import Progress
-from world2vlm.errors import DivergedError, InvalidInputError
+from trainer.progress import Progress, running_means
+from world2vlm.errors import InvalidInputError
 from world2vlm.records import TaskRecord, to_line
 from world2vlm.telemetry import progress
 
@@ -127,7 +126,7 @@ class _Run:
         done, means = load_state(self._out, self._digest, self._module, self._optimizer)
         for number in range(done, len(self._steps)):
             figures = self._step(number)
-            means = {name: _MEMORY * means.get(name, value) + (1 - _MEMORY) * value for name, value in figures.items()}
+            means = running_means(means, figures, _MEMORY)
             on_progress(number + 1, len(self._steps), figures)
             if (number + 1) % self._config.snapshot_every == 0:
                 state = Progressed(self._digest, number + 1, means)
@@ -138,21 +137,20 @@ class _Run:
     def _prepare(self, records: Sequence[TaskRecord]) -> list[Entry]:
         """Every process prepares its share, then reads what the others have prepared."""
         rank, world = self._processes.rank, self._processes.world
-        mine = records[rank::world]
-        with progress("preparing", len(mine)) if rank == 0 else nullcontext() as advance:
-            for record in mine:
-                self._encoder.entry(record)
+        mine: dict[int, Entry] = {}
+        shared = range(rank, len(records), world)
+        with progress("preparing", len(shared)) if rank == 0 else nullcontext() as advance:
+            for index in shared:
+                mine[index] = self._encoder.entry(records[index])
                 if advance is not None:
                     advance(1)
         self._processes.wait()
-        return [self._encoder.entry(record) for record in records]
+        return [mine.get(index) or self._encoder.entry(record) for index, record in enumerate(records)]
 
     def _step(self, number: int) -> dict[str, float]:
         step, world = self._steps[number], self._processes.world
         torch.manual_seed(hash((self._config.seed, number, self._processes.rank)))
-        rate = learning_rate(self._config, number, len(self._steps))
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        rate = set_rate(self._config, self._optimizer, number, len(self._steps))
         rows = step.of_process(self._processes.rank, world)
         total = torch.zeros((), device=self._processes.device)
         for place, indices in enumerate(rows):
@@ -162,14 +160,7 @@ class _Run:
                 (loss * world).backward()
             total += loss.detach()
         value = self._processes.sum(total)
-        norm = clip(self._config, self._module)
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            raise DivergedError(
-                f"step {number + 1} of {len(self._steps)}: the loss is {value}, the gradient's norm {norm}; "
-                "nothing was changed since the step before: lower learning_rate, or look at the data"
-            )
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        norm = update(self._config, self._module, self._optimizer, value, f"step {number + 1} of {len(self._steps)}")
         return {"loss": value, "rate": rate, "gradient": norm}
 
     def _row(self, step: Step, indices: tuple[int, ...]) -> Row:

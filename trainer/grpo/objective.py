@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trainer.grpo.config import GroupConfig
+
 _EPSILON = 1e-4
 
 Floats = NDArray[np.float64]
@@ -19,6 +21,39 @@ def advantages(rewards: Floats, *, standardise: bool) -> Floats:
     """
     better: Floats = rewards - rewards.mean(axis=1, keepdims=True)
     return better / (rewards.std(axis=1, keepdims=True) + _EPSILON) if standardise else better
+
+
+def log_probabilities(logits: torch.Tensor, allowed: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Of each choice among what was allowed: (C,).
+
+    Args:
+        logits: float32 (C, vocabulary).
+        allowed: bool, of the same shape.
+        chosen: int64 (C,), the tokens.
+    """
+    logits = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)
+    return torch.log_softmax(logits, dim=-1).gather(1, chosen[:, None])[:, 0]
+
+
+def choice_losses(
+    config: GroupConfig,
+    new: torch.Tensor,
+    old: torch.Tensor | None,
+    advantage: torch.Tensor,
+    reference: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is to be made small of each choice, and its divergence from the reference.
+
+    Args:
+        config: clips, and the weight of the divergence.
+        new: log-probabilities (C,), with gradients.
+        old: the same when the answers were drawn; None: as they are now.
+        advantage: (C,), of the answer that a choice belongs to.
+        reference: log-probabilities (C,) that the student began with.
+    """
+    gains = surrogate(new, new.detach() if old is None else old, advantage, config.clip_low, config.clip_high)
+    drifts = divergence(new, reference)
+    return config.kl_weight * drifts - gains, drifts
 
 
 def surrogate(new: torch.Tensor, old: torch.Tensor, advantage: torch.Tensor, low: float, high: float) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from trainer.grpo.choices import Choice, choices
+from trainer.grpo.objective import log_probabilities
 from trainer.grpo.rollouts import Group
 from trainer.packing import PackedStudent, Rows, block_mask, padded_length
 from world2vlm.vlm import StudentModel
@@ -79,8 +80,7 @@ class Policy:
         """Of each choice among what was allowed: float32 (C,)."""
         hidden = self._packed.hidden_states(batch.rows, self._packed.see(batch.frames))
         logits = self._student.model.lm_head(hidden[batch.row, batch.column]).float()
-        logits = logits.masked_fill(~batch.allowed, torch.finfo(logits.dtype).min)
-        return torch.log_softmax(logits, dim=-1).gather(1, batch.token[:, None])[:, 0]
+        return log_probabilities(logits, batch.allowed, batch.token)
 
     def _lay_out(self, group: Group) -> _Laid:
         network = self._packed.network

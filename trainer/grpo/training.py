@@ -13,13 +13,13 @@ import torch
 from trainer.clip_source import ClipBatch, ClipSource
 from trainer.grpo.config import GrpoConfig
 from trainer.grpo.guard import Guard
-from trainer.grpo.objective import advantages, divergence, mean_over_answers, surrogate
+from trainer.grpo.objective import advantages, choice_losses, mean_over_answers
 from trainer.grpo.policy import GroupBatch, Policy
 from trainer.grpo.prompts import Prompts
 from trainer.grpo.rollouts import Group, Rollouts, describe, draw_groups
 from trainer.optim import StudentOptimizer
 from trainer.packing import PackedStudent
-from trainer.progress import Progress
+from trainer.progress import Progress, running_means
 from trainer.sft_config import SftConfig
 from trainer.snapshots import load_snapshot, remove_snapshot, save_snapshot
 from world2vlm.records import TaskRecord
@@ -68,7 +68,7 @@ def train(
         groups = draw_groups(config, prompts, rollouts, step)
         anchor = source.batch(step) if config.anchor else None
         figures = {**describe(groups), **learner.learn(groups, anchor)}
-        means = {name: _MEMORY * means.get(name, value) + (1 - _MEMORY) * value for name, value in figures.items()}
+        means = running_means(means, figures, _MEMORY)
         on_progress(step + 1, config.steps, means)
         guard.check(step + 1, figures)
         if (step + 1) % config.snapshot_every == 0:
@@ -128,13 +128,9 @@ class Learner:
 
     def _policy_loss(self, lesson: _Lesson) -> tuple[torch.Tensor, float]:
         """What is to be made small, and the KL divergence of an answer."""
-        batch, config = lesson.batch, self._config
-        new = self._policy.log_probabilities(batch)
-        old = new.detach() if lesson.old is None else lesson.old
-        gains = surrogate(new, old, lesson.advantage, config.clip_low, config.clip_high)
-        drifts = divergence(new, lesson.reference)
-        loss = mean_over_answers(config.kl_weight * drifts - gains, batch.answer, batch.answers)
-        return loss, drifts.sum().item() / batch.answers
+        batch, new = lesson.batch, self._policy.log_probabilities(lesson.batch)
+        losses, drifts = choice_losses(self._config, new, lesson.old, lesson.advantage, lesson.reference)
+        return mean_over_answers(losses, batch.answer, batch.answers), drifts.sum().item() / batch.answers
 
 
 def _anchor(config: GrpoConfig) -> SftConfig:

@@ -3,7 +3,7 @@
 A comparator for the student that answers alone, and never part of serving: docs/adr/0012-world-model-in-the-loop.md.
 """
 
-from trainer.looped.cases import Case, read_case
+from trainer.looped.cases import Case, Start, read_case
 from trainer.looped.fitting import fit
 from trainer.looped.looping import Looper
 from trainer.looped.searching import Breadth, search

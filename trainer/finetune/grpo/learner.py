@@ -1,6 +1,5 @@
 """One step of GRPO: the reference's probabilities, and the updates, row by row, so that memory is one row's."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,10 +9,9 @@ import torch
 from trainer.finetune.grpo.beginning import Begun, Reference
 from trainer.finetune.grpo.config import FinetuneGrpoConfig
 from trainer.finetune.grpo.policy import Lesson, Policy
-from trainer.finetune.optimizing import clip, learning_rate, make_optimizer
-from trainer.grpo.objective import advantages, divergence, surrogate
+from trainer.finetune.optimizing import make_optimizer, set_rate, update
+from trainer.grpo.objective import advantages, choice_losses
 from trainer.grpo.rollouts import Group
-from world2vlm.errors import DivergedError
 
 
 class Learner:
@@ -43,9 +41,7 @@ class Learner:
         Raises:
             DivergedError: loss or gradient is not finite; that update is not made.
         """
-        rate = learning_rate(self._schedule, step, self._config.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        rate = set_rate(self._schedule, self.optimizer, step, self._config.steps)
         figures = {"loss": 0.0, "kl": 0.0, "gradient": 0.0}
         telling = [group for group in groups if group.is_telling]
         if telling:
@@ -73,19 +69,12 @@ class Learner:
         total = kl = 0.0
         for index, (lesson, reference) in enumerate(zip(lessons, references, strict=True)):
             new = self._policy.log_probabilities(lesson)
-            old = new.detach() if olds is None else olds[index]
-            gains = surrogate(new, old, lesson.advantage, config.clip_low, config.clip_high)
-            drifts = divergence(new, reference)
-            loss = (lesson.row.weights * (config.kl_weight * drifts - gains)).sum()
+            losses, drifts = choice_losses(
+                config, new, None if olds is None else olds[index], lesson.advantage, reference
+            )
+            loss = (lesson.row.weights * losses).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
             kl += (lesson.share * drifts).sum().item()
-        norm = clip(self._schedule, self._module)
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            raise DivergedError(
-                f"GRPO step {step + 1} of {config.steps}: the loss is {total}, the gradient's norm {norm}; "
-                "nothing was changed since the update before: lower learning_rate, or look at the data"
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        norm = update(self._schedule, self._module, self.optimizer, total, f"GRPO step {step + 1} of {config.steps}")
         return {"loss": total, "kl": kl, "gradient": norm}

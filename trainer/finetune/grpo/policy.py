@@ -9,7 +9,7 @@ from trainer.finetune.adapting import autocast_dtype
 from trainer.finetune.grpo.beginning import Begun
 from trainer.finetune.packing import Example, Row, fill_rows, pack
 from trainer.grpo.choices import Choice, choices
-from trainer.grpo.objective import Floats
+from trainer.grpo.objective import Floats, log_probabilities
 from trainer.grpo.rollouts import Group
 from world2vlm.errors import InvalidInputError
 from world2vlm.vlm.fullsize.conversation import Form
@@ -97,8 +97,7 @@ class Policy:
             logits: torch.Tensor = self._begun.model.lm_head(hidden).float()
         allowed = torch.zeros_like(logits, dtype=torch.bool)
         allowed[lesson.choice, lesson.token] = True
-        logits = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)
-        return torch.log_softmax(logits, dim=-1).gather(1, row.targets[:, None])[:, 0]
+        return log_probabilities(logits, allowed, row.targets)
 
     def _answers(self, group: Group, better: list[float], total: int) -> Iterator[_Answer]:
         """A group's distinct answers, those that hold a choice."""

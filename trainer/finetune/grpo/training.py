@@ -22,7 +22,7 @@ from trainer.finetune.state import Progressed, load_state, remove_state, save_st
 from trainer.grpo.guard import Guard
 from trainer.grpo.prompts import Prompts
 from trainer.grpo.rollouts import Rollouts, describe, draw_groups
-from trainer.progress import Progress
+from trainer.progress import Progress, running_means
 from world2vlm.records import TaskRecord, to_line
 from world2vlm.tasks import parse_answer
 from world2vlm.telemetry import progress
@@ -123,7 +123,7 @@ class _Run:
         done, means = load_state(self._out, self._digest, module, optimizer)
         for step in range(done, config.steps):
             figures = self._step(step)
-            means = {name: _MEMORY * means.get(name, value) + (1 - _MEMORY) * value for name, value in figures.items()}
+            means = running_means(means, figures, _MEMORY)
             on_progress(step + 1, config.steps, dict(figures))
             guard.check(step + 1, figures)
             if (step + 1) % config.snapshot_every == 0:
