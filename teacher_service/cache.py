@@ -49,7 +49,8 @@ class FrameCache:
         if items is None:
             _log.warning("cache: %s is corrupt and will be made again", path.name)
             metrics.CACHE.labels("corrupt").inc()
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             return None
         # Another process may have made room meanwhile.
         with suppress(OSError):

@@ -54,7 +54,6 @@ def imagine(
     from teacher_service.photos import SAMPLE, load_photo, motorcycle
     from teacher_service.pictures.figures import describe_frames
     from world2vlm.actions import parse_actions
-    from world2vlm.errors import GateRejectedError
 
     parsed = parse_actions(actions)
     photo = motorcycle() if image == SAMPLE else load_photo(Path(image), depth, fov, max_width)
@@ -63,7 +62,7 @@ def imagine(
         typer.echo(line, err=True)
     typer.echo(made.folder)
     if made.rejected is not None:
-        raise GateRejectedError(made.rejected.name, made.rejected.figure, made.rejected.reason)
+        raise made.rejected
 
 
 @worlds.command()

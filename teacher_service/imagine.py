@@ -12,9 +12,9 @@ from teacher_service.app import in_background
 from teacher_service.pictures import draw_strip, encode_animation
 from teacher_service.worlds.base import Photo
 from world2vlm.actions import Action, format_actions
-from world2vlm.bundles import REJECTED, Bundle, Frame, GateVerdict, write_bundle
+from world2vlm.bundles import Bundle, Frame, first_rejection, rejected_params, write_bundle
 from world2vlm.clients.teacher import TeacherClient
-from world2vlm.errors import NotFoundError
+from world2vlm.errors import GateRejectedError, NotFoundError
 from world2vlm.files import write_atomically
 from world2vlm.images import encode_png
 from world2vlm.licences import stamp
@@ -36,7 +36,7 @@ class Imagination:
 
     folder: Path
     frames: tuple[Frame, ...]
-    rejected: GateVerdict | None
+    rejected: GateRejectedError | None
 
 
 def imagine_photo(
@@ -66,9 +66,9 @@ def imagine_photo(
             png, actions, depth=photo.depth, intrinsics=photo.intrinsics, world=info.name, keep_rejected=True
         )
     params = {**stamp(info), "photo": hashlib.sha256(png).hexdigest(), "actions": format_actions(actions)}
-    rejected = next((verdict for frame in frames for verdict in frame.gates if not verdict.passed), None)
+    rejected = first_rejection(frames)
     if rejected is not None:
-        params[REJECTED] = {"gate": rejected.name, "figure": rejected.figure, "message": rejected.reason}
+        params |= rejected_params(rejected)
     digest = _digest(photo, params)
     scene = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "photo"
     folder = write_bundle(out, Bundle(scene, digest[:8], tuple(frames), params))

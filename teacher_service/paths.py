@@ -74,17 +74,17 @@ def check_count(frames: int, max_frames: int) -> None:
         raise InvalidInputError(f"the path has {frames} frames; at most {max_frames} are allowed")
 
 
-def positions_along(waypoints: Sequence[Waypoint], spacing: float) -> Iterator[tuple[int, Floats]]:
-    """Yield points on the straight lines between waypoints, at most `spacing` metres apart.
+def positions_along(waypoints: Sequence[Waypoint], spacing: float) -> Iterator[Floats]:
+    """Yield for each waypoint the points on the straight line that leads to it, at most `spacing` metres apart.
 
     Yields:
-        (index of the waypoint that the line leads to, positions float64 (N, 3) with its end the last).
+        positions, float64 (N, 3), the waypoint's own the last.
     """
     last = waypoints[0].c2w[:3, 3]
-    for index, waypoint in enumerate(waypoints):
+    for waypoint in waypoints:
         here = waypoint.c2w[:3, 3]
         count = max(1, int(np.ceil(np.linalg.norm(here - last) / spacing)))
-        yield index, last + np.linspace(0, 1, count + 1)[1:, None] * (here - last)
+        yield last + np.linspace(0, 1, count + 1)[1:, None] * (here - last)
         last = here
 
 

@@ -125,13 +125,13 @@ class Streams:
             is_new = job is None
             job = job or self._jobs.setdefault(plan.key, Job())
             job.join(tell)
-        if is_new:
-            self._lane(plan).submit(self._work, plan, job)
         try:
+            if is_new:
+                self._lane(plan).submit(self._work, plan, job)
             yield job, changed
         finally:
-            if job.leave(tell) and not job.ended:
-                # Whoever asks for the same from now on must not get what is being stopped.
+            if job.leave(tell) and job.made < plan.count:
+                # Whoever asks for the same from now on must not get what is being stopped, or was.
                 self._forget(plan.key, job)
 
     def _forget(self, key: str, job: Job) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from world2vlm.actions import Action, canonicalise, parse_short
 from world2vlm.boxes import Box
-from world2vlm.errors import DataCorruptedError
+from world2vlm.errors import DataCorruptedError, GateRejectedError
 
 REJECTED = "rejected"
 """Among a bundle's params where a gate rejected it: `gate`, `figure`, `message`. Nobody learns from such a bundle."""
@@ -116,6 +116,20 @@ class Bundle:
         """Canonical actions that lead from frame `first` to the later frame `last`."""
         steps = [action for frame in self.frames[first + 1 : last + 1] for action in frame.actions_step]
         return canonicalise(steps)
+
+
+def first_rejection(frames: Iterable[Frame]) -> GateRejectedError | None:
+    """What the first gate that failed says about a trajectory; None where all passed."""
+    for frame in frames:
+        for verdict in frame.gates:
+            if not verdict.passed:
+                return GateRejectedError(verdict.name, verdict.figure, verdict.reason)
+    return None
+
+
+def rejected_params(rejection: GateRejectedError) -> dict[str, Any]:
+    """What the params of a bundle that a gate rejected say besides."""
+    return {REJECTED: {"gate": rejection.gate, "figure": rejection.figure, "message": str(rejection)}}
 
 
 def write_bundle(root: Path, bundle: Bundle) -> Path:

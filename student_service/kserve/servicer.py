@@ -4,15 +4,12 @@ There are two models, `student` and, decoupled, `student_stream`; both are the c
 is theirs. Loading either is the swap, for both. Neither is ever unloaded: one serves until another does.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
-import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
-import world2vlm
 from student_service.control import Control
 from student_service.kserve import loading
 from student_service.kserve.describing import index
@@ -24,35 +21,28 @@ from student_service.swap import Swapper
 from world2vlm.checkpoints import Registry
 from world2vlm.errors import NotFoundError, PreconditionError, UnavailableError, UnsupportedError
 from world2vlm.kserve import describing
-from world2vlm.kserve.conversation import Conversation, is_strict
+from world2vlm.kserve.servicing import NAME, Context, ModelServicer, Request, Response, add_to_server
 from world2vlm.kserve.tensors import Model, Value, find_model, parse_version, read_wanted, write_outputs
 
-Context = grpc.aio.ServicerContext[Any, Any]
-Request: TypeAlias = service_pb2.ModelInferRequest
-Response: TypeAlias = service_pb2.ModelInferResponse
-
-NAME: str = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-add_to_server = service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
-SERVER_NAME = "world2vlm-student"
-_EXTENSIONS = ("model_repository", "model_configuration", "statistics")
+__all__ = ["NAME", "KServeServicer", "add_to_server"]
 
 
-class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class KServeServicer(ModelServicer):
     """What an unmodified `tritonclient` talks to."""
+
+    server_name = "world2vlm-student"
+    extensions = ("model_repository", "model_configuration", "statistics")
 
     def __init__(
         self, reasoner: Reasoner, serving: Serving, swapper: Swapper, registry: Registry, control: Control
     ) -> None:
+        super().__init__(MODELS)
         self._reasoner = reasoner
         self._serving = serving
         self._swapper = swapper
         self._registry = registry
         self._control = control
         self._statistics = Statistics()
-
-    async def ServerLive(self, request: Any, context: Context) -> service_pb2.ServerLiveResponse:
-        """Whether the process answers."""
-        return service_pb2.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: Any, context: Context) -> service_pb2.ServerReadyResponse:
         """Whether a checkpoint serves."""
@@ -63,12 +53,6 @@ class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
         serving, wanted = self._serving.version, parse_version(request.version)
         ready = request.name in MODELS and serving is not None and wanted in (None, serving)
         return service_pb2.ModelReadyResponse(ready=ready)
-
-    async def ServerMetadata(self, request: Any, context: Context) -> service_pb2.ServerMetadataResponse:
-        """Name and version of this service, and the protocol's extensions that it offers."""
-        return service_pb2.ServerMetadataResponse(
-            name=SERVER_NAME, version=world2vlm.__version__, extensions=_EXTENSIONS
-        )
 
     async def ModelMetadata(self, request: Any, context: Context) -> service_pb2.ModelMetadataResponse:
         """A model's tensors and the version that serves."""
@@ -97,15 +81,6 @@ class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
         if model.decoupled:
             raise UnsupportedError("ModelInfer RPC doesn't support models with decoupled transaction policy")
         return await self._infer(model, request)
-
-    async def ModelStreamInfer(
-        self, requests: AsyncIterator[Request], context: Context
-    ) -> AsyncIterator[service_pb2.ModelStreamInferResponse]:
-        """Answer requests as they come; responses of different requests mix, `id` tells whose each is."""
-        conversation = Conversation(MODELS, self._infer, requests, strict=is_strict(context))
-        async with aclosing(conversation.responses()) as responses:
-            async for response in responses:
-                yield response
 
     async def RepositoryIndex(self, request: Any, context: Context) -> service_pb2.RepositoryIndexResponse:
         """All published versions; the one that serves is READY."""
@@ -160,13 +135,6 @@ class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
             raise UnavailableError("no checkpoint serves yet")
         _check_pinned(model, pinned, serving)
         return serving
-
-    async def _refuse(self, request: Any, context: Context) -> Any:
-        raise UnsupportedError("this service offers no shared memory, no trace settings and no log settings")
-
-    SystemSharedMemoryStatus = SystemSharedMemoryRegister = SystemSharedMemoryUnregister = _refuse
-    CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = _refuse
-    TraceSetting = LogSettings = _refuse
 
 
 def _check_pinned(model: Model, pinned: int | None, serving: int) -> None:

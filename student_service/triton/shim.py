@@ -4,7 +4,6 @@
 through DLPack: outputs made of numpy 2 arrays arrive empty, without an error.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
@@ -23,11 +22,9 @@ from student_service.triton import wire
 from student_service.triton.repository import Deployment
 from world2vlm import telemetry
 from world2vlm.errors import InvalidInputError, OverloadedError, World2VLMError
+from world2vlm.kserve.backend import CANCEL_POLL_S, failed
 from world2vlm.kserve.marks import mark
 from world2vlm.tasks import get_task
-
-_log = logging.getLogger(__name__)
-_CANCEL_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -119,20 +116,7 @@ class StudentModel:
         )
 
     def _failed(self, error: BaseException) -> Any:
-        kind = self.backend.TritonError
-        match error:
-            case InvalidInputError():
-                failure = kind(mark(error), kind.INVALID_ARG)
-            case World2VLMError():
-                failure = kind(mark(error), kind.UNAVAILABLE)
-            case CancelledQueryError():
-                _log.debug("a question was cancelled")
-                failure = kind("cancelled", kind.CANCELLED)
-            case _:
-                # Nothing of the inside goes out; the log has it.
-                _log.error("a question failed", exc_info=error)
-                failure = kind("internal error", kind.INTERNAL)
-        return self.backend.InferenceResponse(error=failure)
+        return failed(self.backend, error, CancelledQueryError, "a question")
 
     def _response(self, future: Future[Outcome]) -> Any:
         error = CancelledQueryError() if future.cancelled() else future.exception()
@@ -146,7 +130,7 @@ class UnaryModel(StudentModel):
         """Answer a batch."""
         asked = [_Asked(request, self._ask(request)) for request in requests]
         while waiting := [one for one in asked if not one.future.done()]:
-            wait([one.future for one in waiting], timeout=_CANCEL_POLL_S)
+            wait([one.future for one in waiting], timeout=CANCEL_POLL_S)
             for one in waiting:
                 if one.request.is_cancelled():
                     one.future.cancel()

@@ -4,15 +4,13 @@ Each world is a decoupled model by its name, and `teacher` is one whose requests
 Nothing is loaded or unloaded: which worlds there are is a setting.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
-import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
-import world2vlm
 from teacher_service.frames import frames_of
 from teacher_service.jobs import Plan
 from teacher_service.kserve.tensors import VERSION, frame_values, is_last, keeps_rejected, models_of, read_request
@@ -21,20 +19,13 @@ from teacher_service.service import Teacher
 from teacher_service.streams import Streams
 from world2vlm.errors import NotFoundError, UnsupportedError
 from world2vlm.kserve import describing
-from world2vlm.kserve.conversation import Conversation, is_strict
+from world2vlm.kserve.servicing import NAME, Context, ModelServicer, Request, Response, add_to_server
 from world2vlm.kserve.tensors import Model, find_model, parse_version, read_inputs, read_wanted, write_outputs
 
-Context = grpc.aio.ServicerContext[Any, Any]
-Request: TypeAlias = service_pb2.ModelInferRequest
-Response: TypeAlias = service_pb2.ModelInferResponse
-
-NAME: str = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-add_to_server = service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
-SERVER_NAME = "world2vlm-teacher"
-_EXTENSIONS = ("model_configuration",)
+__all__ = ["NAME", "KServeServicer", "add_to_server"]
 
 
-class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+class KServeServicer(ModelServicer):
     """What an unmodified `tritonclient` talks to.
 
     Args:
@@ -43,14 +34,14 @@ class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
         planner: reads requests.
     """
 
+    server_name = "world2vlm-teacher"
+    extensions = ("model_configuration",)
+    lacks = f"no model repository, no statistics, {ModelServicer.lacks}"
+
     def __init__(self, teacher: Teacher, streams: Streams, planner: Planner) -> None:
-        self._models = models_of(teacher.describe())
+        super().__init__(models_of(teacher.describe()))
         self._streams = streams
         self._planner = planner
-
-    async def ServerLive(self, request: Any, context: Context) -> service_pb2.ServerLiveResponse:
-        """Whether the process answers."""
-        return service_pb2.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: Any, context: Context) -> service_pb2.ServerReadyResponse:
         """Whether the worlds are warm; before that every call is UNAVAILABLE."""
@@ -60,12 +51,6 @@ class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
         """Whether a model, and the version if one is named, serves; an unknown model does not."""
         ready = request.name in self._models and parse_version(request.version) in (None, VERSION)
         return service_pb2.ModelReadyResponse(ready=ready)
-
-    async def ServerMetadata(self, request: Any, context: Context) -> service_pb2.ServerMetadataResponse:
-        """Name and version of this service, and the protocol's extensions that it offers."""
-        return service_pb2.ServerMetadataResponse(
-            name=SERVER_NAME, version=world2vlm.__version__, extensions=_EXTENSIONS
-        )
 
     async def ModelMetadata(self, request: Any, context: Context) -> service_pb2.ModelMetadataResponse:
         """A model's tensors."""
@@ -79,15 +64,6 @@ class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
         """Refuse: a trajectory has more frames than one."""
         self._find(request.model_name, request.model_version)
         raise UnsupportedError("ModelInfer RPC doesn't support models with decoupled transaction policy")
-
-    async def ModelStreamInfer(
-        self, requests: AsyncIterator[Request], context: Context
-    ) -> AsyncIterator[service_pb2.ModelStreamInferResponse]:
-        """Answer requests as they come; frames of different requests mix, `id` tells whose each is."""
-        conversation = Conversation(self._models, self._infer, requests, strict=is_strict(context))
-        async with aclosing(conversation.responses()) as responses:
-            async for response in responses:
-                yield response
 
     async def _infer(
         self, model: Model, request: Request, on_piece: Callable[[Response], None] | None = None
@@ -115,12 +91,4 @@ class KServeServicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
             raise NotFoundError(f"model {name!r} has no version {version[:20]}; it has version {VERSION}")
         return model
 
-    async def _refuse(self, request: Any, context: Context) -> Any:
-        raise UnsupportedError(
-            "this service offers no model repository, no statistics, no shared memory, no trace and no log settings"
-        )
-
-    RepositoryIndex = RepositoryModelLoad = RepositoryModelUnload = ModelStatistics = _refuse
-    SystemSharedMemoryStatus = SystemSharedMemoryRegister = SystemSharedMemoryUnregister = _refuse
-    CudaSharedMemoryStatus = CudaSharedMemoryRegister = CudaSharedMemoryUnregister = _refuse
-    TraceSetting = LogSettings = _refuse
+    RepositoryIndex = RepositoryModelLoad = RepositoryModelUnload = ModelStatistics = ModelServicer._refuse

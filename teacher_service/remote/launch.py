@@ -101,7 +101,7 @@ class Launch:
         names = found[-1].removeprefix("lacking: ") if found else "packages"
         return NotFoundError(f"the environment of the world {self.world!r} lacks {names}: {self.remedy}")
 
-    def open(self, info: WorldInfo, socket: Path) -> "subprocess.Popen[str]":
+    def open(self, info: WorldInfo, socket: Path) -> "subprocess.Popen[bytes]":
         """Start the program; its output comes through one pipe, and it is told to end when the calling thread ends.
 
         Args:
@@ -120,8 +120,6 @@ class Launch:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            text=True,
-            errors="replace",
         )
 
     def environment(self) -> dict[str, str]:

@@ -9,20 +9,19 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from teacher_service.remote.launch import Launch
+from teacher_service.remote.output import Output
 from teacher_service.workers import start
 from world2vlm.errors import UnavailableError, World2VLMError
 from world2vlm.health import is_serving
 from world2vlm.worlds import WorldInfo
 
 _log = logging.getLogger(__name__)
-_TAIL_LINES = 40
-_LINE_LENGTH = 500
 _POLL_S = 0.1
 _HEALTH_S = 2.0
 _GRACE_S = 5.0
@@ -44,12 +43,12 @@ class WorkerProcess:
         self._info = info
         self._changed = threading.Condition()
         self._supervisor: threading.Thread | None = None
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._address = ""
         self._failure: World2VLMError | None = None
         self._failures = 0
         self._closing = threading.Event()
-        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._output: Output | None = None
 
     @property
     def pid(self) -> int | None:
@@ -59,7 +58,7 @@ class WorkerProcess:
     @property
     def tail(self) -> str:
         """The last lines of what the process printed: for logs, never for replies."""
-        return "\n".join(self._tail)
+        return self._output.tail() if self._output else ""
 
     def start(self) -> None:
         """Start the process unless that was done; returns at once."""
@@ -136,21 +135,22 @@ class WorkerProcess:
                 return False
             try:
                 process = self._process = self.launch.open(self._info, socket)
-                self._tail.clear()
             except OSError as error:
                 _log.error("%s: %s", self.launch.world, error)
                 return self._give_up(UnavailableError(f"the world {self.launch.world!r} can't be started"))
-        pump = threading.Thread(target=self._pump, args=(process,), name="worker-output", daemon=True)
-        pump.start()
+        assert process.stdout is not None
+        self._output = Output(process.stdout.fileno(), partial(_log.debug, "%s: %s", self.launch.world))
+        reader = threading.Thread(target=self._output.follow, name="worker-output", daemon=True)
+        reader.start()
         self._await_ready(process, f"unix:{socket}")
         code = process.wait()
         _kill(process)
-        pump.join(_GRACE_S)
+        reader.join(_GRACE_S)
         with self._changed:
             self._address = ""
         return not self._closing.is_set() and self._after(code)
 
-    def _await_ready(self, process: "subprocess.Popen[str]", address: str) -> None:
+    def _await_ready(self, process: "subprocess.Popen[bytes]", address: str) -> None:
         deadline = time.monotonic() + self.launch.options.start_seconds
         while process.poll() is None:
             if is_serving(address, _HEALTH_S):
@@ -181,14 +181,8 @@ class WorkerProcess:
             self._changed.notify_all()
         return False
 
-    def _pump(self, process: "subprocess.Popen[str]") -> None:
-        assert process.stdout is not None
-        while line := process.stdout.readline(_LINE_LENGTH):
-            self._tail.append(line.rstrip())
-            _log.debug("%s: %s", self.launch.world, line.rstrip())
 
-
-def _kill(process: "subprocess.Popen[str]") -> None:
+def _kill(process: "subprocess.Popen[bytes]") -> None:
     """End the process and whatever it left behind: its session is its process group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -133,7 +133,7 @@ class RemoteWorld:
             received += 1
             frame = _with_actions(convert.frame_from_proto(message.frame), waypoint, last)
             last = waypoint, frame
-            yield Imagined(frame, message.frame.observed.data)
+            yield Imagined(frame, frame.observed_png)
         received += sum(1 for _ in call)
         if received != len(path):
             raise UnavailableError(f"the world {self.info.name!r} sent {received} frames for {len(path)} poses")

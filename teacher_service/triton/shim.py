@@ -6,7 +6,6 @@ without an error.
 """
 
 import asyncio
-import logging
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -22,14 +21,12 @@ from teacher_service.frames import frames_of
 from teacher_service.jobs import Plan
 from teacher_service.kserve.tensors import INPUTS, MODEL, OUTPUTS, frame_values, is_last, keeps_rejected, read_request
 from world2vlm import telemetry
-from world2vlm.errors import InvalidInputError, World2VLMError
+from world2vlm.errors import World2VLMError
+from world2vlm.kserve.backend import CANCEL_POLL_S, failed
 from world2vlm.kserve.marks import mark
 from world2vlm.kserve.tensors import as_array
 from world2vlm.settings import TeacherSettings
 from world2vlm.v1 import teacher_pb2
-
-_log = logging.getLogger(__name__)
-_CANCEL_POLL_S = 0.05
 
 
 class TeacherModel:
@@ -82,7 +79,7 @@ class TeacherModel:
     async def _answer(self, values: Mapping[str, Any], sender: Any) -> None:
         task = asyncio.ensure_future(self._send_frames(values, sender))
         # Never after the final response: the server would ask what is gone, and end.
-        while not (await asyncio.wait({task}, timeout=_CANCEL_POLL_S))[0]:
+        while not (await asyncio.wait({task}, timeout=CANCEL_POLL_S))[0]:
             if sender.is_cancelled():
                 task.cancel()
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -113,17 +110,4 @@ class TeacherModel:
         sender.send(response, flags=self.backend.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _failed(self, error: BaseException) -> Any:
-        kind = self.backend.TritonError
-        match error:
-            case InvalidInputError():
-                failure = kind(mark(error), kind.INVALID_ARG)
-            case World2VLMError():
-                failure = kind(mark(error), kind.UNAVAILABLE)
-            case asyncio.CancelledError():
-                _log.debug("a trajectory was cancelled")
-                failure = kind("cancelled", kind.CANCELLED)
-            case _:
-                # Nothing of the inside goes out; the log has it.
-                _log.error("a trajectory failed", exc_info=error)
-                failure = kind("internal error", kind.INTERNAL)
-        return self.backend.InferenceResponse(error=failure)
+        return failed(self.backend, error, asyncio.CancelledError, "a trajectory")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from teacher_service.paths import Waypoint
 from world2vlm.bundles import Frame
 from world2vlm.cameras import Floats
+from world2vlm.images import encode_png
 from world2vlm.worlds import WorldInfo
 
 
@@ -28,6 +29,28 @@ class Photo:
     pixels: NDArray[np.uint8]
     intrinsics: Floats
     depth: NDArray[np.float32] | None = None
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of its pixels, K and depth."""
+        depth = np.zeros(0, np.float32) if self.depth is None else self.depth
+        digest = hashlib.sha256(repr((self.pixels.shape, depth.shape)).encode())
+        for part in (self.pixels, self.intrinsics, depth):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+    def frame(self, waypoint: Waypoint, pixels: NDArray[np.uint8], **scores: float) -> Frame:
+        """Another view of what it shows, at a waypoint: of the same size and through the same K."""
+        height, width = self.pixels.shape[:2]
+        return Frame(
+            png=encode_png(pixels),
+            c2w=waypoint.c2w,
+            intrinsics=self.intrinsics,
+            size=(width, height),
+            actions_step=waypoint.actions_step,
+            key_frame=waypoint.key_frame,
+            scores=scores,
+        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What all worlds have in common that make a trajectory as a video with a diffusers pipeline. Imports no torch."""
 
-import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,6 @@ from teacher_service.worlds.base import Imagined, ImagineSpec, Photo
 from teacher_service.worlds.diffusion_options import VideoOptions
 from teacher_service.worlds.framing import Track, fit_photo, lay_track
 from world2vlm.actions import Action, Primitive
-from world2vlm.bundles import Frame
 from world2vlm.cameras import intrinsics_from_fov
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import encode_png
@@ -115,7 +113,7 @@ class VideoWorld(ABC):
         still = [_still(spec.path) for spec in specs]
         for index, spec in enumerate(specs):
             for waypoint in spec.path[: still[index]]:
-                yield index, Imagined(_frame(photo, waypoint, photo.pixels, 1.0))
+                yield index, Imagined(photo.frame(waypoint, photo.pixels, observed_share=1.0))
         moving = [index for index, spec in enumerate(specs) if still[index] < len(spec.path)]
         batch = self._options.max_batch
         for some in (moving[start : start + batch] for start in range(0, len(moving), batch)):
@@ -156,7 +154,7 @@ class VideoWorld(ABC):
         photo = specs[0].anchor
         if not isinstance(photo, Photo):
             raise InvalidInputError(f"the world {self.info.name} takes photos, not scenes")
-        if len(specs) > 1 and len({photo_digest(spec.anchor) for spec in specs if isinstance(spec.anchor, Photo)}) > 1:
+        if len(specs) > 1 and len({spec.anchor.digest for spec in specs if isinstance(spec.anchor, Photo)}) > 1:
             raise InvalidInputError("paths that are imagined together must start from one photo")
         return photo
 
@@ -182,15 +180,6 @@ class VideoWorld(ABC):
             self._turn.release()
 
 
-def photo_digest(photo: Photo) -> str:
-    """Return the sha256 of a photo's pixels, K and depth."""
-    depth = np.zeros(0, np.float32) if photo.depth is None else photo.depth
-    digest = hashlib.sha256(repr((photo.pixels.shape, depth.shape)).encode())
-    for part in (photo.pixels, photo.intrinsics, depth):
-        digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()
-
-
 def _still(path: Sequence[Waypoint]) -> int:
     """Return after how many waypoints the camera first moves."""
     moved = (index for index, waypoint in enumerate(path) if not np.array_equal(waypoint.c2w, np.eye(4)))
@@ -199,18 +188,5 @@ def _still(path: Sequence[Waypoint]) -> int:
 
 def _imagined(photo: Photo, waypoint: Waypoint, film: Film, place: int) -> Imagined:
     seen = film.seen[place]
-    frame = _frame(photo, waypoint, film.pixels[place], float(seen.mean()))
+    frame = photo.frame(waypoint, film.pixels[place], observed_share=float(seen.mean()))
     return Imagined(frame, encode_png(seen.astype(np.uint8) * np.uint8(255)))
-
-
-def _frame(photo: Photo, waypoint: Waypoint, pixels: NDArray[np.uint8], observed: float) -> Frame:
-    height, width = photo.pixels.shape[:2]
-    return Frame(
-        png=encode_png(pixels),
-        c2w=waypoint.c2w,
-        intrinsics=photo.intrinsics,
-        size=(width, height),
-        actions_step=waypoint.actions_step,
-        key_frame=waypoint.key_frame,
-        scores={"observed_share": observed},
-    )

@@ -32,6 +32,12 @@ _WITHOUT_EFFECT = (
     "max_batch",
     "terms_checked",
 )
+# Photos and prompts whose encoding a sampler keeps.
+REMEMBERED = 8
+# Numbers alive at once, for each token and each of the transformer's channels, and for each of the decoder's values:
+# estimates from the widest layers (the gated MLP; a block's convolution and what it adds to).
+ALIVE_A_TOKEN = 16
+ALIVE_A_PIXEL = 5
 # Seconds after which another process may have given memory back.
 _RETRY_S = 10.0
 _SOURCES = ("diffusion.py", "diffusion_loading.py", "framing.py")
@@ -134,6 +140,35 @@ def explained(device: torch.device, remedy: str) -> Iterator[None]:
         raise OverloadedError(
             f"{device} ran out of memory, {free:.1f} GB are free again; {remedy}", _RETRY_S
         ) from error
+
+
+class Sampler:
+    """A pipeline at work: what `SanaSampler` and `VaceSampler` share.
+
+    Args:
+        loaded: the pipeline.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale; 1 = none.
+    """
+
+    def __init__(self, loaded: Loaded, steps: int, guidance: float) -> None:
+        self._pipe, self._device = loaded.pipe, loaded.device
+        self._steps = steps
+        self._guidance = guidance
+
+    @contextmanager
+    def _working(self, needed: float, remedy: str) -> Iterator[None]:
+        """Make a video that needs so many bytes beside the weights.
+
+        Raises:
+            OverloadedError: too little free memory; says what to change.
+        """
+        check_free(self._device, needed, remedy)
+        try:
+            with explained(self._device, remedy):
+                yield
+        finally:
+            self._pipe.maybe_free_model_hooks()
 
 
 def _find(world: str, kind: Any, options: VideoOptions) -> Path:

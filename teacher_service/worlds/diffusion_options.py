@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from world2vlm.errors import NotFoundError
+from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.worlds import WorldInfo
 
 _PACKAGES = ("accelerate", "diffusers", "safetensors", "torch", "transformers")
@@ -78,6 +78,16 @@ def check_installed(world: str, *more: str) -> None:
         raise NotFoundError(
             f"the world {world} needs {', '.join(missing)}, not installed here: pip install 'world2vlm[teacher,model]'"
         )
+
+
+def check_size(world: str, options: VideoOptions, unit: int) -> None:
+    """Check that frames have a size that the model can make.
+
+    Raises:
+        InvalidInputError: it is no multiple of `unit` pixels.
+    """
+    if options.width % unit or options.height % unit:
+        raise InvalidInputError(f"world_options.{world}: width and height must be multiples of {unit}")
 
 
 def under_terms(info: WorldInfo, unread: Sequence[str], terms_checked: bool) -> WorldInfo:

@@ -15,7 +15,7 @@ from world2vlm.cameras import Floats
 from world2vlm.errors import InvalidInputError
 
 # Pixels on a side; a smaller cut of a photo shows nothing that a model could go on from.
-MIN_CUT = 8
+_MIN_CUT = 8
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ def fit_photo(photo: Photo, width: int, height: int) -> Photo:
     rows, columns = photo.pixels.shape[:2]
     cut = min(columns / width, rows / height)
     wide, high = cut * width, cut * height
-    if min(wide, high) < MIN_CUT:
+    if min(wide, high) < _MIN_CUT:
         raise InvalidInputError(
             f"of the photo's {columns} x {rows} pixels only {wide:.3g} x {high:.3g} have the shape {width} x {height}; "
-            f"at least {MIN_CUT} on each side are needed"
+            f"at least {_MIN_CUT} on each side are needed"
         )
     left, top = (columns - wide) / 2, (rows - high) / 2
     picture = Image.fromarray(photo.pixels).resize(

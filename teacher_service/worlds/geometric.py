@@ -6,31 +6,37 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from teacher_service.depth import DepthEstimator, make_depth
 from teacher_service.gates import check_clearance, check_observed
 from teacher_service.inpainting import Inpainter, make_inpainter, paint_holes
 from teacher_service.paths import Waypoint
 from teacher_service.photos import check_shape
-from teacher_service.recent import Recent
 from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, source_digest
+from teacher_service.worlds.diffusion_options import under_terms
 from teacher_service.worlds.fill import fill_holes
 from teacher_service.worlds.registry import read_options
+from teacher_service.worlds.surfaces import Surfaces
 from teacher_service.worlds.warp import Relief
-from world2vlm.bundles import Frame
-from world2vlm.cameras import Floats
 from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.images import encode_png
 from world2vlm.settings import TeacherSettings
 from world2vlm.worlds import WorldInfo
 
-MAX_PIXELS = 1 << 20
-_SOURCES = ("worlds/geometric.py", "worlds/warp.py", "worlds/fill.py", "depth/*.py", "inpainting/*.py")
+_MAX_PIXELS = 1 << 20
+_SOURCES = (
+    "worlds/geometric.py",
+    "worlds/surfaces.py",
+    "worlds/warp.py",
+    "worlds/fill.py",
+    "depth/*.py",
+    "inpainting/*.py",
+)
 
 
 @dataclass(frozen=True)
@@ -60,22 +66,12 @@ class GeometricOptions:
     inpaint_steps: int = 0
     terms_checked: bool = False
     device: str = "auto"
-    photo_cache: int = 4
+    photo_cache: Annotated[int, Field(ge=1)] = 4
 
     @property
     def named(self) -> tuple[str, ...]:
         """The models that are not in this package."""
         return tuple(model for model in (self.depth_model, self.inpaint_model) if model not in ("tiny", "none"))
-
-    @property
-    def terms(self) -> str:
-        """What is not allowed, as long as nobody has said that it is; empty where nothing is restricted."""
-        if self.terms_checked or not self.named:
-            return ""
-        return (
-            f"what {' and '.join(self.named)} may be used for was not checked: read the terms, then set terms_checked "
-            "in world_options.geometric"
-        )
 
 
 class GeometricWorld:
@@ -100,12 +96,12 @@ class GeometricWorld:
         options = options or GeometricOptions()
         self._min_observed_share = min_observed_share
         self._min_clearance_m = min_clearance_m
-        self._depth = make_depth(options.depth_model, options.device)
+        depth = make_depth(options.depth_model, options.device)
+        self._surfaces = Surfaces("geometric", "depth_model", depth, options.photo_cache)
         self._inpainter = make_inpainter(
             options.inpaint_model, options.inpaint_prompt, options.inpaint_side, options.inpaint_steps, options.device
         )
-        self._reliefs: Recent[str, Relief] = Recent(options.photo_cache)
-        self.info = WorldInfo(
+        info = WorldInfo(
             name="geometric",
             description="A photo as a surface by its depth, seen from elsewhere; what it does not show is painted in",
             metric=True,
@@ -113,11 +109,10 @@ class GeometricWorld:
             takes_scenes=False,
             takes_photos=True,
             licence=_licence(options),
-            outputs_may_train=not options.terms,
-            digest=_digest(self._depth, self._inpainter),
-            outputs_may_be_sold=not options.terms,
-            terms=options.terms,
+            outputs_may_train=True,
+            digest=_digest(depth, self._inpainter),
         )
+        self.info = under_terms(info, options.named, options.terms_checked)
 
     def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
         """Yield the frames of a path from a photo's camera; see `World.imagine`.
@@ -133,33 +128,18 @@ class GeometricWorld:
         photo = spec.anchor
         if not isinstance(photo, Photo):
             raise InvalidInputError("the geometric world takes photos, not scenes")
+        poses = [waypoint.c2w for waypoint in spec.path]
         _check_photo(photo)
+        self._surfaces.check(photo, poses)
         if spec.is_cancelled():
             return
-        relief, estimated = self._relief(photo, spec.path)
+        relief, estimated = self._surfaces.of(photo, poses)
         self._check_way(relief, spec.path)
         for index, waypoint in enumerate(spec.path):
             imagined = None if spec.is_cancelled() else self._frame(index, waypoint, photo, relief, estimated, spec)
             if imagined is None:
                 return
             yield imagined
-
-    def _relief(self, photo: Photo, path: tuple[Waypoint, ...]) -> tuple[Relief, bool]:
-        """Return the photo's surface, made once for all of its paths, and whether its depth is estimated."""
-        depth = photo.depth
-        if depth is None and not any(_moves(waypoint.c2w) for waypoint in path):
-            # Any depth will do where the camera only turns, as nothing moves against anything else.
-            depth = np.ones(photo.pixels.shape[:2], dtype=np.float32)
-        return self._reliefs.get(_key(photo, depth), lambda: self._encode(photo, depth)), depth is None
-
-    def _encode(self, photo: Photo, depth: NDArray[np.float32] | None) -> Relief:
-        if depth is None:
-            if self._depth is None:
-                raise InvalidInputError(
-                    "the geometric world needs the photo's depth to move; send it or set depth_model, or turn only"
-                )
-            depth = self._depth.estimate(photo.pixels, photo.intrinsics)
-        return Relief(photo.pixels, depth, photo.intrinsics)
 
     def _check_way(self, relief: Relief, path: tuple[Waypoint, ...]) -> None:
         """Reject a path that runs into the surface: what lies behind it was never seen."""
@@ -172,7 +152,6 @@ class GeometricWorld:
     def _frame(
         self, index: int, waypoint: Waypoint, photo: Photo, relief: Relief, estimated: bool, spec: ImagineSpec
     ) -> Imagined | None:
-        height, width = photo.pixels.shape[:2]
         pixels: NDArray[np.uint8] | None = photo.pixels
         observed, observed_png = 1.0, b""
         if not np.array_equal(waypoint.c2w, np.eye(4)):
@@ -185,15 +164,7 @@ class GeometricWorld:
             observed_png = encode_png(warped.seen.astype(np.uint8) * 255)
         if pixels is None:
             return None
-        frame = Frame(
-            png=encode_png(pixels),
-            c2w=waypoint.c2w,
-            intrinsics=photo.intrinsics,
-            size=(width, height),
-            actions_step=waypoint.actions_step,
-            key_frame=waypoint.key_frame,
-            scores={"observed_share": observed, "depth_estimated": float(estimated)},
-        )
+        frame = photo.frame(waypoint, pixels, observed_share=observed, depth_estimated=float(estimated))
         return Imagined(frame, observed_png)
 
 
@@ -213,21 +184,8 @@ def make(settings: TeacherSettings) -> GeometricWorld:
 def _check_photo(photo: Photo) -> None:
     height, width = photo.pixels.shape[:2]
     check_shape(width, height)
-    if height * width > MAX_PIXELS:
-        raise InvalidInputError(f"the photo has {width} x {height} pixels; scale it down to at most {MAX_PIXELS}")
-    if photo.depth is not None and not (np.isfinite(photo.depth) & (photo.depth > 0)).any():
-        raise InvalidInputError("the photo's depth is unknown at every pixel")
-
-
-def _moves(c2w: Floats) -> bool:
-    return bool(np.abs(c2w[:3, 3]).max() > 1e-9)
-
-
-def _key(photo: Photo, depth: NDArray[np.float32] | None) -> str:
-    digest = hashlib.sha256(repr(photo.pixels.shape).encode() + photo.intrinsics.tobytes())
-    digest.update(photo.pixels.tobytes())
-    digest.update(b"estimated" if depth is None else depth.tobytes())
-    return digest.hexdigest()
+    if height * width > _MAX_PIXELS:
+        raise InvalidInputError(f"the photo has {width} x {height} pixels; scale it down to at most {_MAX_PIXELS}")
 
 
 def _licence(options: GeometricOptions) -> str:

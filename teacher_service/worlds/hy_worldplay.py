@@ -5,30 +5,35 @@ Community License Agreement", released on 17 December 2025: sections 1.l, 4, 5.b
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from teacher_service import workers
-from teacher_service.remote import Launch, RemoteWorld, WorkerOptions
-from teacher_service.remote.digests import world_digest
-from teacher_service.worlds.registry import read_options
-from world2vlm.errors import NotFoundError
+from teacher_service.remote import Model, RemoteWorld, WorkerOptions, worker_folder
 from world2vlm.settings import TeacherSettings
-from world2vlm.worlds import WorldInfo
 
 NAME = "hy_worldplay"
-_FOLDER = Path(workers.__path__[0]) / NAME
+_REQUIREMENTS = worker_folder(NAME) / "requirements.txt"
 _REMEDY = (
     "clone https://github.com/Tencent-Hunyuan/HY-WorldPlay, make an environment with `python3.10 -m venv DIR` and "
-    f"`DIR/bin/pip install -r HY-WorldPlay/requirements.txt -r {_FOLDER / 'requirements.txt'}`, and set "
+    f"`DIR/bin/pip install -r HY-WorldPlay/requirements.txt -r {_REQUIREMENTS}`, and set "
     f"world_options.{NAME}.python to DIR/bin/python and .repository to the clone"
 )
 _TERMS = (
     "Neither the model nor its outputs may be used to improve any other AI model; both may be used nowhere in the "
     "European Union, the United Kingdom and South Korea; whoever had more than a million monthly users at its release "
     "needs a licence of their own: https://github.com/Tencent-Hunyuan/HY-WorldPlay/blob/main/License.txt"
+)
+_MODEL = Model(
+    name=NAME,
+    description="HY-WorldPlay: a video model that is steered in steps of 3 degrees or 0.08 units",
+    licence="Tencent HY-WorldPlay Community License Agreement (2025-12-17)",
+    terms=_TERMS,
+    needs=("torch", "hyvideo"),
+    remedy=_REMEDY,
+    weights=("weights", "action_weights"),
+    required={"action_weights": "the safetensors file of the autoregressive action model"},
+    excluded_regions=("EU", "GB", "KR"),
 )
 
 
@@ -68,29 +73,4 @@ def make(settings: TeacherSettings) -> RemoteWorld:
         NotFoundError: its environment or its weights are not there; says how to make them.
         InvalidInputError: bad options.
     """
-    options = read_options(settings, NAME, HyWorldPlayOptions)
-    launch = Launch(NAME, options, ("torch", "hyvideo"), _REMEDY)
-    launch.check()
-    if not options.action_weights:
-        raise NotFoundError(
-            f"set world_options.{NAME}.action_weights to the safetensors file of the autoregressive action model"
-        )
-    return RemoteWorld.over(launch, _info(options))
-
-
-def _info(options: HyWorldPlayOptions) -> WorldInfo:
-    return WorldInfo(
-        name=NAME,
-        description="HY-WorldPlay: a video model that is steered in steps of 3 degrees or 0.08 units",
-        metric=False,
-        generative=True,
-        takes_scenes=False,
-        takes_photos=True,
-        licence="Tencent HY-WorldPlay Community License Agreement (2025-12-17)",
-        outputs_may_train=False,
-        outputs_may_be_sold=False,
-        excluded_regions=("EU", "GB", "KR"),
-        terms=_TERMS,
-        digest=world_digest(options.of_the_model(), (options.weights, options.action_weights), _FOLDER),
-        lanes=1,
-    )
+    return _MODEL.make(settings, HyWorldPlayOptions)

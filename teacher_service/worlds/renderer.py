@@ -1,7 +1,6 @@
 """The exact world: procedural rooms, ray-cast, with the objects in view."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from teacher_service import scenes
 from teacher_service.gates import check_clearance, check_objects
 from teacher_service.paths import Waypoint, positions_along
+from teacher_service.recent import Recent
 from teacher_service.worlds.base import Imagined, ImagineSpec, ScenePoint, source_digest
 from world2vlm.boxes import Box
 from world2vlm.bundles import Frame, ObjectView
@@ -35,7 +35,7 @@ class RendererWorld:
     def __init__(self, min_clearance_m: float = 0.25, min_object_area: float = 0.006, cache: int = 32) -> None:
         self._min_clearance_m = min_clearance_m
         self._min_object_area = min_object_area
-        self._rooms = _RoomCache(cache)
+        self._rooms: Recent[int, _CachedRoom] = Recent(cache)
         self.info = WorldInfo(
             name="renderer",
             description="Furnished procedural rooms, ray-cast: exact poses, depth and objects",
@@ -56,7 +56,8 @@ class RendererWorld:
         """
         if not isinstance(spec.anchor, ScenePoint):
             raise InvalidInputError("the renderer takes scenes, not photos")
-        room = self._rooms.get(spec.anchor.seed)
+        seed = spec.anchor.seed
+        room = self._rooms.get(seed, lambda: _CachedRoom(seed))
         start = room.anchor(spec.anchor.index)
         clearances = self._clearances(room, start, spec.path)
         intrinsics = intrinsics_from_fov(FOV_DEG, *spec.size)
@@ -85,10 +86,11 @@ class RendererWorld:
 
     def _clearances(self, room: "_CachedRoom", start: Floats, path: tuple[Waypoint, ...]) -> list[float]:
         """Return the least clearance on the way to each waypoint, in metres."""
-        found = []
-        for _index, positions in positions_along(path, _PATH_SPACING_M):
-            points = positions @ start[:3, :3].T + start[:3, 3]
-            found.append(float(room.room.clearance(points[:, 0], points[:, 2]).min()))
+        ways = list(positions_along(path, _PATH_SPACING_M))
+        points = np.concatenate(ways) @ start[:3, :3].T + start[:3, 3]
+        # All points at once: each call goes through all the furniture.
+        clearances = room.room.clearance(points[:, 0], points[:, 2])
+        found: list[float] = np.minimum.reduceat(clearances, np.cumsum([0, *map(len, ways[:-1])])).tolist()
         check_clearance(np.array(found), self._min_clearance_m)
         return found
 
@@ -119,24 +121,3 @@ class _CachedRoom:
     def render(self, c2w: Floats, intrinsics: Floats, size: tuple[int, int]) -> scenes.View:
         with self._lock:
             return self._renderer.render(c2w, intrinsics, *size)
-
-
-class _RoomCache:
-    """Least recently used rooms by seed. Two threads may build the same room; it is the same room."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._rooms: OrderedDict[int, _CachedRoom] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, seed: int) -> _CachedRoom:
-        with self._lock:
-            if seed in self._rooms:
-                self._rooms.move_to_end(seed)
-                return self._rooms[seed]
-        built = _CachedRoom(seed)
-        with self._lock:
-            room = self._rooms.setdefault(seed, built)
-            while len(self._rooms) > self._size:
-                self._rooms.popitem(last=False)
-            return room

@@ -16,17 +16,11 @@ from PIL import Image
 
 from teacher_service.recent import Recent
 from teacher_service.worlds.base import Photo
-from teacher_service.worlds.diffusion import Audience, photo_digest
-from teacher_service.worlds.diffusion_loading import Loaded, check_free, explained
+from teacher_service.worlds.diffusion import Audience
+from teacher_service.worlds.diffusion_loading import ALIVE_A_PIXEL, ALIVE_A_TOKEN, REMEMBERED, Loaded, Sampler
 from world2vlm.cameras import Floats
 
 _REMEDY = "set offload, or lower width, height, max_batch or the path's length"
-# Numbers alive at once, for each token and each of the transformer's channels, and for each of the decoder's values:
-# estimates from the widest layers (the gated MLP; a block's convolution and what it adds to).
-_ALIVE_A_TOKEN = 16
-_ALIVE_A_PIXEL = 5
-# Photos and prompts whose encoding is kept.
-_REMEMBERED = 8
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,7 @@ class _Text:
     negative_mask: torch.Tensor
 
 
-class SanaSampler:
+class SanaSampler(Sampler):
     """Denoises camera paths.
 
     Args:
@@ -49,11 +43,9 @@ class SanaSampler:
     """
 
     def __init__(self, loaded: Loaded, steps: int, guidance: float) -> None:
-        self._pipe, self._device = loaded.pipe, loaded.device
-        self._steps = steps
-        self._guidance = guidance
-        self._texts: Recent[tuple[str, str], _Text] = Recent(_REMEMBERED)
-        self._firsts: Recent[str, torch.Tensor] = Recent(_REMEMBERED)
+        super().__init__(loaded, steps, guidance)
+        self._texts: Recent[tuple[str, str], _Text] = Recent(REMEMBERED)
+        self._firsts: Recent[str, torch.Tensor] = Recent(REMEMBERED)
 
     @torch.no_grad()
     def sample(
@@ -75,15 +67,11 @@ class SanaSampler:
             Stopped: nobody waits any more.
             OverloadedError: too little free memory.
         """
-        check_free(self._device, self._working_bytes(photo, *poses.shape[:2]), _REMEDY)
-        try:
-            with explained(self._device, _REMEDY):
-                text = self._texts.get(prompts, lambda: self._encode_prompts(prompts))
-                first = self._firsts.get(photo_digest(photo), lambda: self._encode_photo(photo))
-                latents = self._denoise(photo, text, first, poses, seeds, audience)
-                return np.stack([self._decode(latent[None]) for latent in latents])
-        finally:
-            self._pipe.maybe_free_model_hooks()
+        with self._working(self._working_bytes(photo, *poses.shape[:2]), _REMEDY):
+            text = self._texts.get(prompts, lambda: self._encode_prompts(prompts))
+            first = self._firsts.get(photo.digest, lambda: self._encode_photo(photo))
+            latents = self._denoise(photo, text, first, poses, seeds, audience)
+            return np.stack([self._decode(latent[None]) for latent in latents])
 
     def _denoise(
         self, photo: Photo, text: _Text, first: torch.Tensor, poses: Floats, seeds: Sequence[int], audience: Audience
@@ -170,8 +158,8 @@ class SanaSampler:
         tokens = pixels / strides[0] ** 2 * ((frames - 1) / strides[1] + 1) * paths * (2 if self._guidance > 1 else 1)
         vae = pipe.vae.config
         decoded = frames * pixels / vae.patch_size**2 * vae.decoder_block_out_channels[0]
-        denoising = _ALIVE_A_TOKEN * tokens * pipe.transformer.config.hidden_size * pipe.transformer.dtype.itemsize
-        return float(max(denoising, _ALIVE_A_PIXEL * decoded * pipe.vae.dtype.itemsize))
+        denoising = ALIVE_A_TOKEN * tokens * pipe.transformer.config.hidden_size * pipe.transformer.dtype.itemsize
+        return float(max(denoising, ALIVE_A_PIXEL * decoded * pipe.vae.dtype.itemsize))
 
 
 def _repeated(text: _Text, paths: int, guided: bool) -> tuple[torch.Tensor, torch.Tensor]:

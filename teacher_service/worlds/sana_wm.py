@@ -13,7 +13,7 @@ import numpy as np
 
 from teacher_service.worlds.base import Photo
 from teacher_service.worlds.diffusion import Audience, Film, VideoWorld
-from teacher_service.worlds.diffusion_options import VideoOptions, check_installed, under_terms
+from teacher_service.worlds.diffusion_options import VideoOptions, check_installed, check_size, under_terms
 from teacher_service.worlds.framing import Track
 from teacher_service.worlds.registry import read_options
 from world2vlm.cameras import Floats
@@ -83,9 +83,7 @@ def make(settings: TeacherSettings) -> SanaWorld:
     loaded = load(NAME, SanaWMPipeline, options, (Path(__file__), Path(sana_sampling.__file__)))
     if loaded.device.type == "cpu" and loaded.pipe.transformer.dtype.itemsize < 4:
         raise InvalidInputError(f"world_options.{NAME}: the model needs float32 on a CPU")
-    unit = loaded.pipe.vae_spatial_compression_ratio
-    if options.width % unit or options.height % unit:
-        raise InvalidInputError(f"world_options.{NAME}: width and height must be multiples of {unit}")
+    check_size(NAME, options, loaded.pipe.vae_spatial_compression_ratio)
     info = WorldInfo(
         name=NAME,
         description="SANA-WM, a video diffusion model that follows a camera path from one photo",

@@ -5,29 +5,33 @@ Non-Commercial License Agreement", last updated on 20 February 2025.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from teacher_service import workers
-from teacher_service.remote import Launch, RemoteWorld, WorkerOptions
-from teacher_service.remote.digests import world_digest
-from teacher_service.worlds.registry import read_options
-from world2vlm.errors import NotFoundError
+from teacher_service.remote import Model, RemoteWorld, WorkerOptions, worker_folder
 from world2vlm.settings import TeacherSettings
-from world2vlm.worlds import WorldInfo
 
 NAME = "svc"
-_FOLDER = Path(workers.__path__[0]) / NAME
+_REQUIREMENTS = worker_folder(NAME) / "requirements.txt"
 _REMEDY = (
-    f"make one with `python3.10 -m venv DIR` and `DIR/bin/pip install -r {_FOLDER / 'requirements.txt'}`, and set "
+    f"make one with `python3.10 -m venv DIR` and `DIR/bin/pip install -r {_REQUIREMENTS}`, and set "
     f"world_options.{NAME}.python to DIR/bin/python"
 )
 _TERMS = (
     "Research and non-commercial use only; neither the model nor its outputs may be used to create or improve a "
     "foundational generative AI model, and a model that was derived from its outputs falls under the same licence: "
     "https://github.com/Stability-AI/stable-virtual-camera/blob/main/LICENSE"
+)
+_MODEL = Model(
+    name=NAME,
+    description="Stable Virtual Camera 1.1: new views of a photo by diffusion, square frames",
+    licence="Stability AI Non-Commercial License Agreement (2025-02-20)",
+    terms=_TERMS,
+    needs=("torch", "seva"),
+    remedy=_REMEDY,
+    weights=("weights", "vae"),
+    required={"vae": "a folder with the VAE of Stable Diffusion 2.1: its repository is gone"},
 )
 
 
@@ -60,28 +64,4 @@ def make(settings: TeacherSettings) -> RemoteWorld:
         NotFoundError: its environment or its VAE is not there; says how to make it.
         InvalidInputError: bad options.
     """
-    options = read_options(settings, NAME, SvcOptions)
-    launch = Launch(NAME, options, ("torch", "seva"), _REMEDY)
-    launch.check()
-    if not options.vae:
-        raise NotFoundError(
-            f"set world_options.{NAME}.vae to a folder with the VAE of Stable Diffusion 2.1: its repository is gone"
-        )
-    return RemoteWorld.over(launch, _info(options))
-
-
-def _info(options: SvcOptions) -> WorldInfo:
-    return WorldInfo(
-        name=NAME,
-        description="Stable Virtual Camera 1.1: new views of a photo by diffusion, square frames",
-        metric=False,
-        generative=True,
-        takes_scenes=False,
-        takes_photos=True,
-        licence="Stability AI Non-Commercial License Agreement (2025-02-20)",
-        outputs_may_train=False,
-        outputs_may_be_sold=False,
-        terms=_TERMS,
-        digest=world_digest(options.of_the_model(), (options.weights, options.vae), _FOLDER),
-        lanes=1,
-    )
+    return _MODEL.make(settings, SvcOptions)

@@ -9,18 +9,12 @@ from PIL import Image
 
 from teacher_service.recent import Recent
 from teacher_service.worlds.diffusion import Audience
-from teacher_service.worlds.diffusion_loading import Loaded, check_free, explained
+from teacher_service.worlds.diffusion_loading import ALIVE_A_PIXEL, ALIVE_A_TOKEN, REMEMBERED, Loaded, Sampler
 
 _REMEDY = "set offload, or lower width, height or the path's length"
-# Numbers alive at once, estimated: for each token and channel of the transformer, and each value of the decoder's last
-# level, which holds one latent frame at a time.
-_ALIVE_A_TOKEN = 16
-_ALIVE_A_PIXEL = 5
-# Prompts whose embeddings are kept.
-_REMEMBERED = 8
 
 
-class VaceSampler:
+class VaceSampler(Sampler):
     """Completes control videos.
 
     Args:
@@ -30,10 +24,8 @@ class VaceSampler:
     """
 
     def __init__(self, loaded: Loaded, steps: int, guidance: float) -> None:
-        self._pipe, self._device = loaded.pipe, loaded.device
-        self._steps = steps
-        self._guidance = guidance
-        self._texts: Recent[tuple[str, str], tuple[torch.Tensor, torch.Tensor | None]] = Recent(_REMEMBERED)
+        super().__init__(loaded, steps, guidance)
+        self._texts: Recent[tuple[str, str], tuple[torch.Tensor, torch.Tensor | None]] = Recent(REMEMBERED)
 
     @torch.no_grad()
     def sample(
@@ -61,32 +53,28 @@ class VaceSampler:
             OverloadedError: too little free memory.
         """
         frames, height, width = holes.shape
-        check_free(self._device, self._working_bytes(frames, height, width), _REMEDY)
 
         def after_step(_pipe: Any, step: int, _time: Any, values: dict[str, Any]) -> dict[str, Any]:
             audience.tell(step + 1, self._steps)
             return values
 
-        try:
-            with explained(self._device, _REMEDY):
-                given, negative = self._texts.get(prompts, lambda: self._encode_prompts(prompts))
-                made = self._pipe(
-                    prompt_embeds=given,
-                    negative_prompt_embeds=negative,
-                    video=[Image.fromarray(frame) for frame in video],
-                    mask=[Image.fromarray(hole.astype(np.uint8) * np.uint8(255)) for hole in holes],
-                    height=height,
-                    width=width,
-                    num_frames=frames,
-                    num_inference_steps=self._steps,
-                    guidance_scale=self._guidance,
-                    # Drawn on the CPU, so that a seed means the same on every device.
-                    generator=torch.Generator().manual_seed(seed),
-                    callback_on_step_end=after_step,
-                    output_type="np",
-                ).frames[0]
-        finally:
-            self._pipe.maybe_free_model_hooks()
+        with self._working(self._working_bytes(frames, height, width), _REMEDY):
+            given, negative = self._texts.get(prompts, lambda: self._encode_prompts(prompts))
+            made = self._pipe(
+                prompt_embeds=given,
+                negative_prompt_embeds=negative,
+                video=[Image.fromarray(frame) for frame in video],
+                mask=[Image.fromarray(hole.astype(np.uint8) * np.uint8(255)) for hole in holes],
+                height=height,
+                width=width,
+                num_frames=frames,
+                num_inference_steps=self._steps,
+                guidance_scale=self._guidance,
+                # Drawn on the CPU, so that a seed means the same on every device.
+                generator=torch.Generator().manual_seed(seed),
+                callback_on_step_end=after_step,
+                output_type="np",
+            ).frames[0]
         return np.asarray(np.rint(made * 255), dtype=np.uint8)
 
     def _encode_prompts(self, prompts: tuple[str, str]) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -99,11 +87,11 @@ class VaceSampler:
         return given, negative
 
     def _working_bytes(self, frames: int, height: int, width: int) -> float:
-        """Estimate what a call needs beside the weights."""
+        """Estimate what a call needs beside the weights; the decoder holds one latent frame at a time."""
         pipe = self._pipe
         config, space, time = pipe.transformer.config, pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal
         tokens = ((frames - 1) / time + 1) * height * width / (space * config.patch_size[1]) ** 2
         channels = config.num_attention_heads * config.attention_head_dim
-        decoded = height * width * (time * pipe.vae.config.base_dim * _ALIVE_A_PIXEL + frames * 3)
-        denoising = _ALIVE_A_TOKEN * tokens * channels * pipe.transformer.dtype.itemsize
+        decoded = height * width * (time * pipe.vae.config.base_dim * ALIVE_A_PIXEL + frames * 3)
+        denoising = ALIVE_A_TOKEN * tokens * channels * pipe.transformer.dtype.itemsize
         return float(max(denoising, decoded * pipe.vae.dtype.itemsize))

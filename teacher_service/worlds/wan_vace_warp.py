@@ -17,12 +17,12 @@ from teacher_service.gates.trajectory import check_observed
 from teacher_service.paths import Waypoint
 from teacher_service.worlds.base import Photo
 from teacher_service.worlds.diffusion import Audience, Film, VideoWorld
-from teacher_service.worlds.diffusion_options import VideoOptions, check_installed, under_terms
+from teacher_service.worlds.diffusion_options import VideoOptions, check_installed, check_size, under_terms
 from teacher_service.worlds.framing import Track
 from teacher_service.worlds.registry import read_options
+from teacher_service.worlds.surfaces import Surfaces
 from teacher_service.worlds.warp import Relief
 from world2vlm.cameras import Floats
-from world2vlm.errors import InvalidInputError
 from world2vlm.settings import TeacherSettings
 from world2vlm.worlds import WorldInfo
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 NAME = "wan_vace_warp"
 # The control video's grey where nothing is known, as VACE was trained.
 _GREY = 127
+# Photos whose surfaces are kept.
+_REMEMBERED = 4
 
 
 @dataclass(frozen=True)
@@ -78,17 +80,13 @@ class VaceWarpWorld(VideoWorld):
         self._paste = options.paste
         self.sampler = sampler
         self._min_observed_share = min_observed_share
-        self._estimator = depth
+        self._surfaces = Surfaces(NAME, "depth", depth, _REMEMBERED)
 
     def _check(self, photo: Photo, path: Sequence[Waypoint]) -> None:
-        if photo.depth is not None and not (np.isfinite(photo.depth) & (photo.depth > 0)).any():
-            raise InvalidInputError("the photo's depth is unknown at every pixel")
-        moves = any(np.abs(waypoint.c2w[:3, 3]).max() > 1e-9 for waypoint in path)
-        if photo.depth is None and self._estimator is None and moves:
-            raise InvalidInputError(f"the world {NAME} needs the photo's depth to move; without it, it can only turn")
+        self._surfaces.check(photo, [waypoint.c2w for waypoint in path])
 
     def _films(self, photo: Photo, tracks: Sequence[Track], seeds: Sequence[int], audience: Audience) -> list[Film]:
-        relief = Relief(photo.pixels, self._depth(photo), photo.intrinsics)
+        relief, _estimated = self._surfaces.of(photo, [pose for track in tracks for pose in track.poses])
         prompts = (self._prompt(photo), self._options.negative_prompt)
         films = []
         for track, seed in zip(tracks, seeds, strict=True):
@@ -97,14 +95,6 @@ class VaceWarpWorld(VideoWorld):
             pixels = np.where(known.seen[..., None], known.pixels, made) if self._paste else made
             films.append(Film(pixels, known.seen))
         return films
-
-    def _depth(self, photo: Photo) -> NDArray[np.float32]:
-        if photo.depth is not None:
-            return photo.depth
-        if self._estimator is not None:
-            return self._estimator.estimate(photo.pixels, photo.intrinsics)
-        # Any will do where the camera only turns, as nothing moves against anything else.
-        return np.ones(photo.pixels.shape[:2], dtype=np.float32)
 
     def _warp(self, photo: Photo, relief: Relief, track: Track, audience: Audience) -> Film:
         """Return the control video, grey in its holes; the gate looks at the frames that were asked for."""
@@ -131,17 +121,15 @@ def make(settings: TeacherSettings) -> VaceWarpWorld:
     check_installed(NAME, "ftfy")
     from diffusers import WanVACEPipeline
 
-    from teacher_service.worlds import wan_sampling, warp
+    from teacher_service.worlds import surfaces, wan_sampling, warp
     from teacher_service.worlds.diffusion_loading import load
 
-    sources = tuple(Path(name) for name in (__file__, wan_sampling.__file__, warp.__file__))
+    sources = tuple(Path(name) for name in (__file__, wan_sampling.__file__, surfaces.__file__, warp.__file__))
     # Wan's decoder loses detail in bfloat16; its authors keep it in float32.
     depth = make_depth(options.depth, options.device)
     acting = {"depth": depth.digest if depth else ""}
     loaded = load(NAME, WanVACEPipeline, options, sources, float32=("vae",), acting=acting)
-    unit = loaded.pipe.vae_scale_factor_spatial * loaded.pipe.transformer.config.patch_size[1]
-    if options.width % unit or options.height % unit:
-        raise InvalidInputError(f"world_options.{NAME}: width and height must be multiples of {unit}")
+    check_size(NAME, options, loaded.pipe.vae_scale_factor_spatial * loaded.pipe.transformer.config.patch_size[1])
     info = WorldInfo(
         name=NAME,
         description="A photo warped by its metric depth, its holes filled by the video diffusion model Wan-VACE",

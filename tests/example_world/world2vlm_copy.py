@@ -7,7 +7,6 @@ from pydantic import ConfigDict
 
 from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, World, source_digest
 from teacher_service.worlds.registry import read_options
-from world2vlm.bundles import Frame
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import encode_png
 from world2vlm.settings import TeacherSettings
@@ -41,14 +40,12 @@ class CopyWorld:
     def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
         if not isinstance(spec.anchor, Photo):
             raise InvalidInputError("the world copy takes photos, not scenes")
-        height, width = spec.anchor.pixels.shape[:2]
-        nothing = encode_png(np.zeros((height, width), dtype=np.uint8))
+        nothing = encode_png(np.zeros(spec.anchor.pixels.shape[:2], dtype=np.uint8))
         for index, at in enumerate(spec.path):
             if spec.is_cancelled():
                 return
-            png = encode_png((spec.anchor.pixels * (self._dim if index else 1)).astype(np.uint8))
-            frame = Frame(png, at.c2w, spec.anchor.intrinsics, (width, height), at.actions_step, at.key_frame)
-            yield Imagined(frame, nothing if index else b"")
+            pixels = (spec.anchor.pixels * (self._dim if index else 1)).astype(np.uint8)
+            yield Imagined(spec.anchor.frame(at, pixels), nothing if index else b"")
 
 
 def make(settings: TeacherSettings) -> World:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from teacher_service.paths import from_actions
 from teacher_service.photos import motorcycle
-from teacher_service.worlds import geometric
+from teacher_service.worlds import geometric, surfaces
 from teacher_service.worlds.base import ImagineSpec, Photo
 from teacher_service.worlds.geometric import GeometricOptions, GeometricWorld
 from teacher_service.worlds.warp import Relief
@@ -76,7 +76,7 @@ def test_one_photo_is_encoded_once_for_all_of_its_paths(monkeypatch: pytest.Monk
             made.append(pixels.shape)
             super().__init__(pixels, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(geometric, "Relief", Counted)
+    monkeypatch.setattr(surfaces, "Relief", Counted)
     world = GeometricWorld(options=replace(PLAIN, photo_cache=2))
     for actions in ("turn left 5 degrees", "move left 0.1 meters", "turn right 5 degrees"):
         frames_of(world, spec(WALL, actions))
@@ -141,6 +141,8 @@ def test_the_models_are_options_and_part_of_the_digest() -> None:
     )
     with pytest.raises(InvalidInputError, match="depht_model"):
         made(depht_model="tiny")
+    with pytest.raises(InvalidInputError, match="photo_cache"):
+        made(photo_cache=0)
 
 
 def test_the_terms_of_named_models_are_not_taken_for_granted(tmp_path: Path) -> None:

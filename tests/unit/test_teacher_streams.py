@@ -255,6 +255,38 @@ async def test_who_asks_after_all_have_left_does_not_get_what_is_being_stopped(k
         assert await again == [b"1", b"2"]
 
 
+async def test_who_asks_just_when_it_was_stopped_does_not_get_the_half_of_it(
+    kitchen: Kitchen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted, leave = threading.Event(), Job.leave
+
+    def leave_late(job: Job, listener: Callable[[], None]) -> bool:
+        """Leave, and find that the thread has stopped already."""
+        was_last, deadline = leave(job, listener), time.monotonic() + DEADLINE_S
+        while was_last and not job.ended and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return was_last
+
+    def make(job: Job) -> Iterator[bytes]:
+        yield b"1"
+        if len(kitchen.made) > 1:
+            yield b"2"
+        while not job.is_cancelled() and len(kitchen.made) == 1:
+            time.sleep(0.001)
+
+    monkeypatch.setattr(Job, "leave", leave_late)
+    # The thread is held up between the end of the work and forgetting it.
+    monkeypatch.setattr(Streams, "_note", lambda *_: noted.wait(DEADLINE_S))
+    with Streams(2, 8) as streams:
+        plan = kitchen.plan("k", make, 2)
+        first = streams.run(lambda: plan)
+        assert await anext(first) == b"1"
+        await first.aclose()
+        assert await drain(streams, plan) == [b"1", b"2"]
+        noted.set()
+    assert kitchen.made == ["k", "k"]
+
+
 async def test_steps_are_told_until_frames_come(kitchen: Kitchen) -> None:
     def make(job: Job) -> Iterator[bytes]:
         for done in range(3):

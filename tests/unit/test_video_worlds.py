@@ -352,10 +352,13 @@ def test_without_depth_and_without_a_model_of_it_the_camera_can_only_turn(
 
 
 def test_a_depth_model_stands_in_for_the_photo_s_own(wan: Path, wan_world: wan_vace_warp.VaceWarpWorld) -> None:
+    asked = []
+
     class Wall:
         digest = "0" * 64
 
         def estimate(self, pixels: NDArray[np.uint8], intrinsics: NDArray[np.float64]) -> NDArray[np.float32]:
+            asked.append(None)
             assert np.array_equal(intrinsics, FITTED.intrinsics)
             return np.full(pixels.shape[:2], 2, dtype=np.float32)
 
@@ -365,6 +368,9 @@ def test_a_depth_model_stands_in_for_the_photo_s_own(wan: Path, wan_world: wan_v
     moved = list(world.imagine(spec("move left 0.2 meters", photo)))[-1]
     wall = Relief(FITTED.pixels, np.full((64, 64), 2, np.float32), FITTED.intrinsics).view(moved.frame.c2w)
     assert np.array_equal(pixels(moved)[wall.seen], wall.rgb[wall.seen])
+    list(world.imagine(spec("move right 0.2 meters", photo)))
+    list(world.imagine(spec("turn right 5 degrees", photo)))
+    assert len(asked) == 1  # once for all paths, and not for a turn
 
 
 def test_a_path_that_leads_away_is_rejected_before_the_model_runs(wan_world: wan_vace_warp.VaceWarpWorld) -> None:
