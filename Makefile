@@ -31,8 +31,9 @@ demo: $(STAMP)  ## one whole round on this machine: imagine, label, train, evalu
 	$(BIN)/world2vlm demo
 
 test: $(STAMP)  ## all tests but the containers', with coverage
-	$(BIN)/python -m pytest tests/contract tests/unit --numprocesses 2 --dist loadfile --cov --cov-report= --cov-fail-under=0
-	$(BIN)/python -m pytest tests/integration tests/e2e --cov --cov-append --cov-report=term
+	$(BIN)/python -m pytest tests/contract tests/integration tests/unit -m 'not alone' --numprocesses 2 --dist loadfile \
+		--cov --cov-report= --cov-fail-under=0
+	$(BIN)/python -m pytest tests/integration tests/e2e -m alone --cov --cov-append --cov-report=term
 
 lint: $(STAMP)  ## ruff, mypy, import contracts, protos
 	$(BIN)/ruff check $(SOURCES)

@@ -14,7 +14,7 @@ from world2vlm.health import is_serving
 from world2vlm.images import encode_png
 from world2vlm.local.process import ManagedProcess
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 README = Path(__file__).parents[2] / "README.md"
 

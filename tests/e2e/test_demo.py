@@ -14,7 +14,7 @@ from world2vlm.demo.load import typed_question
 from world2vlm.store import Store
 from world2vlm.tasks import TASKS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 from tests.tls_kit import make_authority, needs_openssl
 from world2vlm.health import is_serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 START_SECONDS = 180
 

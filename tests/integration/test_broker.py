@@ -14,6 +14,8 @@ from tests.round_kit import kill_broker, wait_for
 from world2vlm.broker import EmbeddedBroker, broker_folder, open_broker, running_url
 from world2vlm.errors import PreconditionError, UnavailableError
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import json
-import logging
 import re
 import runpy
 import subprocess
@@ -281,12 +280,7 @@ def test_a_question_is_counted_by_task_status_and_version(echo: tuple[App, Stude
     assert REGISTRY.get_sample_value("world2vlm_student_swap_seconds_count", {"phase": "canary"})
 
 
-def test_the_log_names_request_and_version(
-    echo: tuple[App, Student], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", root.handlers[:])
-    monkeypatch.setattr(root, "level", root.level)
+def test_the_log_names_request_and_version(echo: tuple[App, Student], capsys: pytest.CaptureFixture[str]) -> None:
     telemetry.configure_logging("json", "INFO")
     for ask in (echo[1].ask, lambda *question, **more: list(echo[1].stream(*question, **more))):
         ask(D2, [png()], request_id="robot-7")

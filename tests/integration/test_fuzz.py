@@ -13,6 +13,8 @@ from world2vlm.convert import question_to_proto
 from world2vlm.tasks import Question
 from world2vlm.v1 import spatial_pb2, student_pb2
 
+pytestmark = pytest.mark.alone
+
 REQUESTS = 300
 LONGEST_S = 20.0
 

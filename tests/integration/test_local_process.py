@@ -12,6 +12,8 @@ import pytest
 from world2vlm.errors import UnavailableError
 from world2vlm.local.process import ManagedProcess
 
+pytestmark = pytest.mark.alone
+
 POLITE = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(print('bye') or 0))\n"
 STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 FOREVER = "print('ready', flush=True)\nwhile True:\n    time.sleep(0.05)\n"

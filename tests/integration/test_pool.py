@@ -23,6 +23,8 @@ from tests.student_kit import DEADLINE_S, EchoEngine, png, query, tiny_student, 
 from world2vlm.errors import PreconditionError, UnavailableError
 from world2vlm.settings import StudentSettings
 
+pytestmark = pytest.mark.alone
+
 QUESTION = "Where is the red chair?"
 
 

@@ -23,6 +23,8 @@ from world2vlm.settings import TrainerSettings
 from world2vlm.store import Store
 from world2vlm.tasks import TASKS
 
+pytestmark = pytest.mark.alone
+
 RESULTS = ("rounds/job/shards", "rounds/job/dataset.json", "bundles", "datasets")
 
 

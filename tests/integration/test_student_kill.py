@@ -21,6 +21,8 @@ from world2vlm.client import Student
 from world2vlm.errors import UnavailableError
 from world2vlm.store import Store
 
+pytestmark = pytest.mark.alone
+
 
 class Process:
     """`python -m student_service` on a free port."""

@@ -15,6 +15,8 @@ from world2vlm.errors import DataCorruptedError, PreconditionError
 from world2vlm.store import Store
 from world2vlm.vlm import Prompt, StudentModel
 
+pytestmark = pytest.mark.alone
+
 QUESTIONS = ("Where is the red chair?", "Is there a blue sofa?", "How many tables are on the left?")
 TOKENS = 6
 

@@ -11,6 +11,8 @@ from tests.student_kit import png, publish, running_student, wait_until
 from world2vlm.client import Student
 from world2vlm.vlm import StudentConfig, build_student
 
+pytestmark = pytest.mark.alone
+
 SWAPS = 20
 WORKERS = 2
 # Less than two of the checkpoints: one that stayed behind each time would be seen ten times over.

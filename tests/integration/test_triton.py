@@ -36,6 +36,8 @@ from world2vlm.errors import DataCorruptedError, InvalidInputError, Precondition
 from world2vlm.store import Store
 from world2vlm.tasks import parse_answer
 
+pytestmark = pytest.mark.alone
+
 QUESTION = "Is there a blue sofa in the second image?"
 TYPED = Query(query("", 2).images, "How many meters did the camera move?", "A1")
 

@@ -22,6 +22,8 @@ from world2vlm.errors import InvalidInputError, World2VLMError
 from world2vlm.store import Store
 from world2vlm.tasks import Question
 
+pytestmark = pytest.mark.alone
+
 TOKENS = 4
 
 

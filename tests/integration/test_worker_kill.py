@@ -14,6 +14,8 @@ from world2vlm.checkpoints import Registry
 from world2vlm.rounds import RoundPlan, RoundState
 from world2vlm.store import Store
 
+pytestmark = pytest.mark.alone
+
 STEPS = 35  # the recipe takes a snapshot every 10
 
 

@@ -1,7 +1,6 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from urllib.request import urlopen
 
 import pytest
@@ -10,17 +9,7 @@ from world2vlm import telemetry
 from world2vlm.errors import UnavailableError
 
 
-@pytest.fixture
-def root_logger() -> Iterator[logging.Logger]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield root
-    root.handlers[:], root.level = handlers, level
-
-
-def test_json_lines_carry_the_message_and_the_exception(
-    root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_lines_carry_the_message_and_the_exception(capsys: pytest.CaptureFixture[str]) -> None:
     telemetry.configure_logging("json", "INFO")
     try:
         raise RuntimeError("inside")
@@ -33,7 +22,7 @@ def test_json_lines_carry_the_message_and_the_exception(
     assert "RuntimeError: inside" in record["exception"]
 
 
-def test_plain_lines_are_one_line(root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_lines_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     telemetry.configure_logging()
     logging.getLogger("some.where").info("hello")
     (line,) = capsys.readouterr().err.splitlines()
