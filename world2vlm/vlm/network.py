@@ -142,7 +142,7 @@ class TorchNetwork:
         self.patch_order = processor.patch_order()
         grid = processor.grid
         rows_columns = torch.stack([self.patch_order // grid, self.patch_order % grid], dim=-1).to(model.device)
-        self._rope = [table.detach() for table in self.vision.rotary_pos_emb(self._zero(), rows_columns)]
+        self.vision_angles = [table.detach() for table in self.vision.rotary_pos_emb(self._zero(), rows_columns)]
         self.prefix_ids = processor.clip_ids()
         self.image_start = self.prefix_ids.index(processor.image_token_id)
         self.prefix_positions, self.first_position = processor.clip_positions()
@@ -236,7 +236,7 @@ class TorchNetwork:
         count, length, _ = hidden.shape
         heads = attention.num_heads
         query, key, value = attention.qkv(hidden).view(count, length, 3, heads, -1).unbind(2)
-        cos, sin = (table.repeat(count, 1) for table in self._rope)
+        cos, sin = (table.repeat(count, 1) for table in self.vision_angles)
         query, key = apply_rotary_pos_emb_vision(query.flatten(0, 1), key.flatten(0, 1), cos, sin)
         query, key = (part.view(count, length, heads, -1) for part in (query, key))
         mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))

@@ -20,7 +20,6 @@ from torch import nn
 from torch.export import Dim
 from torch.onnx import ops
 from transformers import Cache
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3_vl import modeling_qwen3_vl
 
 from world2vlm.errors import InvalidInputError
@@ -42,15 +41,15 @@ class _Past(Cache):
         self._past = past
         self.new: list[torch.Tensor] = []
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_: object, **__: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Note a layer's new keys and values; returns all of them."""
-        self.new.append(torch.stack([key_states, value_states]))
-        if not self._past:
-            return key_states, value_states
-        keys, values = self._past[2 * layer_idx : 2 * layer_idx + 2]
-        return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
+    def before(self, layer: int) -> Sequence[torch.Tensor]:
+        """A layer's keys and values (B, heads, L, dim) before the chunk, if there are any."""
+        return self._past[2 * layer : 2 * layer + 2]
+
+    @property
+    def appended(self) -> torch.Tensor:
+        """The new keys and values of all layers (layers, 2, B, heads, C, dim)."""
+        stacked = torch.stack(self.new)
+        return stacked.view(-1, 2, *stacked.shape[1:])
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Not needed: positions are always given."""
@@ -65,9 +64,12 @@ class _Read(nn.Module):
         self.model = network.model
         self._network = network
         self.ids: torch.Tensor
-        self.positions: torch.Tensor
+        self.angles: torch.Tensor
         self.register_buffer("ids", torch.tensor(network.prefix_ids)[None], persistent=False)
-        self.register_buffer("positions", torch.from_numpy(network.prefix_positions).T[:, None], persistent=False)
+        positions = torch.from_numpy(network.prefix_positions).T[:, None]
+        cos, sin = network.language.rotary_emb(torch.zeros(1), positions)
+        # transformers gives each angle twice, for both halves of a head.
+        self.register_buffer("angles", torch.stack([cos, sin])[..., : cos.shape[-1] // 2], persistent=False)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """See the class."""
@@ -76,15 +78,16 @@ class _Read(nn.Module):
         image, length = _image(network), network.prefix_length
         words = network.language.embed_tokens(self.ids).expand(count, -1, -1)
         past = _Past([])
-        network.language(
-            inputs_embeds=torch.cat([words[:, : image.start], visual, words[:, image.stop :]], dim=1),
-            attention_mask=_mask(torch.ones(1, length, length, dtype=torch.bool).tril(), patches.dtype),
-            position_ids=self.positions.expand(-1, count, -1),
-            past_key_values=past,
-            visual_pos_masks=self.ids,
-            deepstack_visual_embeds=deepstack or None,
-        )
-        return torch.stack(past.new).permute(2, 0, 1, 3, 4, 5)
+        with _angles(network, *self.angles.expand(-1, count, -1, -1)):
+            network.language(
+                inputs_embeds=torch.cat([words[:, : image.start], visual, words[:, image.stop :]], dim=1),
+                attention_mask=_mask(torch.ones(1, length, length, dtype=torch.bool).tril(), patches.dtype),
+                position_ids=self.ids.expand(3, count, -1),
+                past_key_values=past,
+                visual_pos_masks=self.ids,
+                deepstack_visual_embeds=deepstack or None,
+            )
+        return past.appended.permute(2, 0, 1, 3, 4, 5)
 
 
 class _Extend(nn.Module):
@@ -98,6 +101,7 @@ class _Extend(nn.Module):
     def __init__(self, network: TorchNetwork) -> None:
         super().__init__()
         self.model = network.model
+        self._network = network
         self._offset = network.first_position - network.prefix_length
 
     def forward(
@@ -110,15 +114,19 @@ class _Extend(nn.Module):
         among = steps <= steps[:, None]
         allowed = torch.cat([before.expand(-1, width, -1), among[None].expand(rows, -1, -1)], dim=2)
         cache = _Past(past)
-        language = self.model.model.language_model
-        output = language(
-            inputs_embeds=language.embed_tokens(tokens),
-            attention_mask=_mask(allowed, past[0].dtype),
-            position_ids=(starts[:, None] + steps + self._offset)[None].expand(3, -1, -1),
-            past_key_values=cache,
-        )
+        language, positions = self._network.language, starts[:, None] + steps + self._offset
+        # A text's token is at the same place along all three axes.
+        turns = positions[..., None].float() * language.rotary_emb.inv_freq
+        scale = language.rotary_emb.attention_scaling
+        with _angles(self._network, turns.cos() * scale, turns.sin() * scale):
+            output = language(
+                inputs_embeds=language.embed_tokens(tokens),
+                attention_mask=_mask(allowed, past[0].dtype),
+                position_ids=positions.expand(3, -1, -1),
+                past_key_values=cache,
+            )
         hidden = output.last_hidden_state[torch.arange(rows), lasts]
-        return self.model.lm_head(hidden).float(), torch.stack(cache.new)
+        return self.model.lm_head(hidden).float(), cache.appended
 
 
 @torch.no_grad()
@@ -136,7 +144,7 @@ def export(folder: Path, out: Path) -> None:
     batch, chunk, length = Dim("batch"), Dim("chunk"), Dim("length")
     parts = [f"past.{layer}.{part}" for layer in range(sizes.num_hidden_layers) for part in ("keys", "values")]
     past = [torch.zeros(3, sizes.num_key_value_heads, 7, sizes.head_dim) for _ in parts]
-    with _fixed_places(network), _operators():
+    with _fixed_places(network), _operators(network):
         patches = torch.zeros(2, grid**2, 6 * patch**2)
         read = torch.onnx.export(
             _Read(network).eval(),
@@ -219,16 +227,29 @@ def _fixed_places(network: TorchNetwork) -> Iterator[None]:
 
 
 @contextmanager
-def _operators() -> Iterator[None]:
-    """Trace what ONNX has an operator for as that operator: its parts take onnxruntime a tenth longer in all."""
-    norm: Any = modeling_qwen3_vl.Qwen3VLTextRMSNorm
-    attention, name = ALL_ATTENTION_FUNCTIONS, "sdpa"
-    before = norm.forward, modeling_qwen3_vl.apply_rotary_pos_emb, attention[name]
-    norm.forward, modeling_qwen3_vl.apply_rotary_pos_emb, attention[name] = _normalise, _rotate, _attend
+def _angles(network: TorchNetwork, cos: torch.Tensor, sin: torch.Tensor) -> Iterator[None]:
+    """Have text turned by these angles (B, C, dim / 2), whatever its positions."""
+    network.language.rotary_emb.forward = lambda *_: (cos, sin)
     try:
         yield
     finally:
-        norm.forward, modeling_qwen3_vl.apply_rotary_pos_emb, attention[name] = before
+        del network.language.rotary_emb.forward
+
+
+@contextmanager
+def _operators(network: TorchNetwork) -> Iterator[None]:
+    """Trace what ONNX has an operator for as that operator, and heads side by side as it takes them."""
+    norm: Any = modeling_qwen3_vl.Qwen3VLTextRMSNorm
+    attention: Any = modeling_qwen3_vl.Qwen3VLTextAttention
+    seeing: Any = network
+    before = norm.forward, attention.forward
+    norm.forward, attention.forward = _normalise, _attend
+    seeing._vision_attention = partial(_attend_to_patches, network.vision_angles)
+    try:
+        yield
+    finally:
+        norm.forward, attention.forward = before
+        del seeing._vision_attention
 
 
 def _normalise(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -242,19 +263,41 @@ def _normalise(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
     )
 
 
-def _rotate(
-    query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    # transformers gives each angle twice, for both halves of a head.
-    angles = cos[..., : cos.shape[-1] // 2], sin[..., : sin.shape[-1] // 2]
-    return ops.rotary_embedding(query, *angles), ops.rotary_embedding(key, *angles)
-
-
 def _attend(
-    _: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, **options: Any
+    self: Any,
+    hidden_states: torch.Tensor,
+    position_embeddings: tuple[torch.Tensor, torch.Tensor],
+    attention_mask: torch.Tensor,
+    past_key_values: _Past,
+    **_: object,
 ) -> tuple[torch.Tensor, None]:
-    mixed, *_others = ops.attention(query, key, value, mask, scale=options["scaling"])
-    return mixed.transpose(1, 2), None
+    heads = (*hidden_states.shape[:-1], -1, self.head_dim)
+    query = self.q_norm(self.q_proj(hidden_states).view(heads))
+    key = self.k_norm(self.k_proj(hidden_states).view(heads))
+    value = self.v_proj(hidden_states)
+    counts = query.shape[2], key.shape[2]
+    query, key = (
+        ops.rotary_embedding(part.flatten(2), *position_embeddings, num_heads=count)
+        for part, count in zip((query, key), counts, strict=True)
+    )
+    past = past_key_values.before(self.layer_idx)
+    mixed, *present, _scores = ops.attention(
+        query, key, value, attention_mask, *past, scale=self.scaling, q_num_heads=counts[0], kv_num_heads=counts[1]
+    )
+    past_key_values.new += [part[:, :, past[0].shape[2] :] if past else part for part in present]
+    return self.o_proj(mixed), None
+
+
+def _attend_to_patches(angles: Sequence[torch.Tensor], attention: Any, hidden: torch.Tensor) -> torch.Tensor:
+    count, _, width = hidden.shape
+    heads = attention.num_heads
+    mixed = attention.qkv(hidden)
+    query, key, value = (mixed[..., start : start + width] for start in range(0, 3 * width, width))
+    halves = [table[None, :, : table.shape[-1] // 2].expand(count, -1, -1) for table in angles]
+    query, key = (ops.rotary_embedding(part, *halves, num_heads=heads) for part in (query, key))
+    mixed, *_others = ops.attention(query, key, value, q_num_heads=heads, kv_num_heads=heads)
+    output: torch.Tensor = attention.proj(mixed)
+    return output
 
 
 def _add_visual(image: slice, hidden: torch.Tensor, _: object, features: torch.Tensor) -> torch.Tensor:
