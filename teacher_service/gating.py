@@ -5,12 +5,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 
 from teacher_service import metrics
 from teacher_service.gates.keeper import Gatekeeper, with_verdicts
 from teacher_service.gates.settings import GateSettings
 from teacher_service.gates.views import View
+from teacher_service.options import read_table
 from teacher_service.worlds.base import Imagined, ImagineSpec, Photo
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import decode_image
@@ -29,11 +29,7 @@ def read_gate_settings(given: Mapping[str, Any]) -> GateSettings:
     known = {field.name for field in fields(GateSettings)}
     if unknown := sorted(set(given) - known):
         raise InvalidInputError(f"gates: unknown limits: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    try:
-        return TypeAdapter(GateSettings).validate_python(given)
-    except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise InvalidInputError(f"gates: {found}") from error
+    return read_table(given, GateSettings, "gates")
 
 
 def judged_by(settings: GateSettings) -> Gating:

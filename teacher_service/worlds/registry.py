@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
+from teacher_service.options import Options, read_table
 from teacher_service.worlds.base import World
 from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.settings import TeacherSettings
@@ -14,8 +12,6 @@ GROUP = "world2vlm.worlds"
 
 MakeWorld = Callable[[TeacherSettings], World]
 """What an entry point names. It raises `NotFoundError` with the remedy where what the world needs is not installed."""
-
-Options = TypeVar("Options")
 
 
 def make_worlds(settings: TeacherSettings) -> list[World]:
@@ -38,12 +34,7 @@ def read_options(settings: TeacherSettings, name: str, kind: type[Options]) -> O
     Raises:
         InvalidInputError: an unknown key or a bad value, named.
     """
-    given: Mapping[str, Any] = settings.world_options.get(name, {})
-    try:
-        return TypeAdapter(kind).validate_python(given)
-    except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise InvalidInputError(f"world_options.{name}: {found}") from error
+    return read_table(settings.world_options.get(name, {}), kind, f"world_options.{name}")
 
 
 def _find(known: Mapping[str, EntryPoint], name: str) -> MakeWorld:
