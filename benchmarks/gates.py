@@ -13,6 +13,7 @@ from rich.table import Table
 from benchmarks.rooms import FIRST_SCENE
 from benchmarks.serve import findings
 from benchmarks.serve.findings import Claim, Part
+from benchmarks.teach.depths import DepthOf, estimated, known, unknown
 from benchmarks.teach.judging import Tally, add_up, draw_moves, draw_turns, judge_mixture, judge_transitions
 from benchmarks.teach.panoramas import FOLDER, load_panorama
 from benchmarks.teach.sabotage import RIGHT, WRONG, RoomPlace, Turntable
@@ -51,10 +52,15 @@ def main(
     tallies = {
         _PHOTOGRAPHS: judge_transitions(draw_turns(photographs, 1, rng), sides, settings, rng),
         "turns in rooms": judge_transitions(draw_turns(found, moves, rng), sides, settings, rng),
-        "moves, depth known": judge_transitions(draw_moves(found, moves, True, rng), sides, settings, rng),
-        "moves, no depth": judge_transitions(draw_moves(found, moves, False, rng), sides, settings, rng),
-        "trajectories, depth known": _mixtures(found, share, True, settings, rng),
-        "trajectories, no depth": _mixtures(found, share, False, settings, rng),
+        "moves, depth known": judge_transitions(draw_moves(found, moves, known, rng), sides, settings, rng),
+        "moves, no depth": judge_transitions(draw_moves(found, moves, unknown, rng), sides, settings, rng),
+        "trajectories, depth known": _mixtures(found, share, known, settings, rng),
+        "trajectories, no depth": _mixtures(found, share, unknown, settings, rng),
+        # Last, so that the others are drawn as before.
+        "moves, depth estimated (tiny)": judge_transitions(
+            draw_moves(found, moves, estimated, rng), sides, settings, rng
+        ),
+        "trajectories, depth estimated (tiny)": _mixtures(found, share, estimated, settings, rng),
     }
     parts = {
         title: Part({name: each.as_json() for name, each in counts.items()}, _claims(title, counts, share))
@@ -96,11 +102,11 @@ def _turntables(paths: Iterable[Path], crops: int, rng: np.random.Generator) -> 
 
 
 def _mixtures(
-    rooms: Iterable[RoomPlace], share: float, with_depth: bool, settings: GateSettings, rng: np.random.Generator
+    rooms: Iterable[RoomPlace], share: float, depth_of: DepthOf, settings: GateSettings, rng: np.random.Generator
 ) -> dict[str, Tally]:
     """A round's trajectory through each room, the first that keeps clear of obstacles."""
     return add_up(
-        judge_mixture(room, actions, share, with_depth, settings, rng)
+        judge_mixture(room, actions, share, depth_of, settings, rng)
         for number, room in enumerate(rooms)
         for actions in [_clear_path(room, number)]
         if actions

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import world2vlm
 from teacher_service.cache import FrameCache
-from teacher_service.depth import make_depth
 from teacher_service.gates.there_and_back import ThereAndBack
 from teacher_service.gating import judged_by, read_gate_settings
 from teacher_service.kserve import servicer as kserve
@@ -16,9 +15,10 @@ from teacher_service.planning import Limits, Planner
 from teacher_service.service import Teacher
 from teacher_service.servicer import TeacherServicer
 from teacher_service.streams import Streams
-from teacher_service.worlds.base import World
+from teacher_service.worlds.depths import make_depths
 from teacher_service.worlds.registry import make_worlds
 from world2vlm import rpc, tracing
+from world2vlm.errors import InvalidInputError
 from world2vlm.files import canonical_json
 from world2vlm.rpc import Server, Service
 from world2vlm.settings import ServiceSettings, TeacherSettings
@@ -34,30 +34,30 @@ def make_teacher(settings: TeacherSettings) -> Teacher:
     """Make the worlds, and what judges their frames.
 
     Raises:
-        NotFoundError, InvalidInputError: see `make_worlds` and `make_detector`; or a bad limit of a gate.
+        NotFoundError, InvalidInputError: see `make_worlds`, `make_detector` and `make_depths`; or a bad limit of a
+            gate, or one that asks for estimated depth where no model estimates any.
     """
     gates = read_gate_settings(settings.gates) if settings.with_gates else None
+    estimates = gates is not None and gates.estimate_depth
     worlds = make_worlds(settings)
     if gates is not None and gates.there_and_back:
         worlds = [ThereAndBack(each, gates) if each.info.generative else each for each in worlds]
-    worlds = _with_objects(worlds, settings)
+    detector = make_detector(DetectorOptions(settings.detector, settings.vocabulary, settings.device))
+    depths = make_depths(settings.depth_model, settings.device) if detector or estimates else None
+    if estimates and depths is None:
+        raise InvalidInputError("gates: estimate_depth needs a depth_model, and the setting says none")
+    if detector is not None:
+        filters = ObjectFilters()
+        worlds = [WithObjects(each, detector, filters, depths) if each.info.takes_photos else each for each in worlds]
     shared = settings.model_dump(mode="json", exclude=_NOT_IN_FRAMES | set(ServiceSettings.model_fields))
     made_with = {
         world.info.name: canonical_json(
-            [world2vlm.__version__, shared, settings.world_options.get(world.info.name, {})]
+            [world2vlm.__version__, shared, depths and depths.digest, settings.world_options.get(world.info.name, {})]
         )
         for world in worlds
     }
-    return Teacher(worlds, made_with, None if gates is None else judged_by(gates))
-
-
-def _with_objects(worlds: list[World], settings: TeacherSettings) -> list[World]:
-    """The worlds, those of photos with what a detector finds in them."""
-    detector = make_detector(DetectorOptions(settings.detector, settings.vocabulary, settings.device))
-    if detector is None:
-        return worlds
-    filters, depth = ObjectFilters(), make_depth("tiny", settings.device)
-    return [WithObjects(each, detector, filters, depth) if each.info.takes_photos else each for each in worlds]
+    gating = None if gates is None else judged_by(gates, depths.of if depths and estimates else None)
+    return Teacher(worlds, made_with, gating)
 
 
 def make_streams(settings: TeacherSettings) -> Streams:

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from teacher_service import metrics
 from teacher_service.gates.keeper import Gatekeeper, with_verdicts
@@ -32,14 +33,19 @@ def read_gate_settings(given: Mapping[str, Any]) -> GateSettings:
     return read_table(given, GateSettings, "gates")
 
 
-def judged_by(settings: GateSettings) -> Gating:
-    """Judge what generative worlds make of photos; exact worlds, and scenes, need no proof."""
+def judged_by(settings: GateSettings, estimate: Callable[[Photo], NDArray[np.float32]] | None = None) -> Gating:
+    """Judge what generative worlds make of photos; exact worlds, and scenes, need no proof.
+
+    Args:
+        settings: the limits.
+        estimate: says the depth of a photo that comes without, see `Gatekeeper`; None = it stays without.
+    """
 
     def judged(info: WorldInfo, spec: ImagineSpec, frames: Iterator[Imagined]) -> Iterator[Imagined]:
         if not info.generative or not isinstance(spec.anchor, Photo):
             yield from frames
             return
-        keeper, is_rejected = Gatekeeper(spec.anchor, settings), False
+        keeper, is_rejected = Gatekeeper(spec.anchor, settings, estimate), False
         for imagined in frames:
             frame = imagined.frame
             pixels = np.asarray(decode_image(frame.png))

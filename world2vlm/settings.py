@@ -169,7 +169,10 @@ class TeacherSettings(ServiceSettings):
         detector: folder or hub name of what finds objects in photos (D-FINE, RT-DETR v2, Grounding DINO); empty = they
             come without objects.
         vocabulary: what to look for, for a detector of an open vocabulary.
-        device: torch device of the detector; `auto`: a GPU where there is one.
+        depth_model: estimates the depth of photos that come without it, for a detector's objects and for gates with
+            `estimate_depth`: `tiny` (in the package), `none`, or a folder or hub name of a metric depth model of
+            transformers.
+        device: torch device of the detector and of the depth model; `auto`: a GPU where there is one.
         with_gates: whether what generative worlds make of photos is judged, frame by frame.
         gates: the limits of these gates that differ from the defaults (`teacher_service.gates.settings`).
         cache_dir: folder that keeps trajectories, so that none is made twice; None keeps none. Services may share one.
@@ -190,6 +193,7 @@ class TeacherSettings(ServiceSettings):
     scene_cache: int = Field(32, ge=1)
     detector: str = ""
     vocabulary: tuple[str, ...] = ()
+    depth_model: str = "tiny"
     device: str = "auto"
     with_gates: bool = True
     gates: dict[str, float | bool] = {}

@@ -9,6 +9,7 @@ from time import process_time
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.teach.depths import DepthOf
 from benchmarks.teach.mixing import walk
 from benchmarks.teach.sabotage import WRONG, Place, RoomPlace, Side, scaled
 from teacher_service.gates.keeper import Gatekeeper
@@ -91,11 +92,11 @@ def draw_turns(places: Iterable[Place], each: int, rng: np.random.Generator) -> 
 
 
 def draw_moves(
-    rooms: Iterable[RoomPlace], each: int, with_depth: bool, rng: np.random.Generator
+    rooms: Iterable[RoomPlace], each: int, depth_of: DepthOf, rng: np.random.Generator
 ) -> Iterator[Transition]:
     """Moves of 0.2 to 1.2 m that keep clear of obstacles."""
     for room in rooms:
-        depth = room.depth() if with_depth else None
+        depth = depth_of(room)
         for _ in range(each):
             pose = relative_pose(Action(_MOVES[rng.integers(4)], float(rng.uniform(*_MOVES_M))))
             if room.clearance(pose) >= _CLEARANCE_M:
@@ -129,7 +130,7 @@ def judge_mixture(
     place: RoomPlace,
     actions: Iterable[Action],
     share: float,
-    with_depth: bool,
+    depth_of: DepthOf,
     settings: GateSettings,
     rng: np.random.Generator,
 ) -> dict[str, Tally]:
@@ -139,7 +140,7 @@ def judge_mixture(
         What came of the right views (`right`) and of each kind of wrong ones.
     """
     tallies = {name: Tally() for name in ("right", *WRONG)}
-    for seen in walk(place, actions, share, with_depth, settings, rng):
+    for seen in walk(place, actions, share, depth_of, settings, rng):
         tallies[seen.kind].add(seen.verdicts, seconds=seen.seconds)
     return tallies
 

@@ -6,6 +6,7 @@ from time import process_time
 
 import numpy as np
 
+from benchmarks.teach.depths import DepthOf
 from benchmarks.teach.sabotage import RIGHT, WRONG, Pixels, RoomPlace
 from teacher_service.gates.keeper import Gatekeeper
 from teacher_service.gates.settings import GateSettings
@@ -47,7 +48,7 @@ def walk(
     place: RoomPlace,
     actions: Iterable[Action],
     share: float,
-    with_depth: bool,
+    depth_of: DepthOf,
     settings: GateSettings,
     rng: np.random.Generator,
 ) -> Iterator[Seen]:
@@ -57,9 +58,7 @@ def walk(
     survive. The anchor comes first; it is right.
     """
     names = list(WRONG)
-    keeper = Gatekeeper(
-        Photo(place.shoot(np.eye(4)), place.intrinsics, place.depth() if with_depth else None), settings
-    )
+    keeper = Gatekeeper(Photo(place.shoot(np.eye(4)), place.intrinsics, depth_of(place)), settings)
     start = np.eye(4)
     for waypoint in from_actions(list(actions)):
         wrong = waypoint.key_frame and bool(waypoint.actions_step) and rng.random() < share

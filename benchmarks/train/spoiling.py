@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.teach.depths import known, unknown
 from benchmarks.teach.mixing import Seen, walk
 from benchmarks.teach.sabotage import RoomPlace
 from teacher_service.gates.keeper import with_verdicts
@@ -104,7 +105,9 @@ def spoil(clean: Path, spoiled: Path, with_depth: bool, name: str) -> Spoiled:
     params = bundle.params
     place = RoomPlace(params["scene_seed"], params["anchor"])
     rng = np.random.default_rng(zlib.crc32(name.encode()))
-    views = list(walk(place, parse_actions(params["actions"]), SHARE, with_depth, GateSettings(), rng))
+    views = list(
+        walk(place, parse_actions(params["actions"]), SHARE, known if with_depth else unknown, GateSettings(), rng)
+    )
     kept = [view for view in views if view.waypoint.key_frame]
     frames = tuple(_frame(frame, view) for frame, view in zip(bundle.frames, kept, strict=True))
     wrong = [index for index, view in enumerate(kept) if view.kind != "right"]

@@ -1,10 +1,12 @@
 """Judges the views of one trajectory as they come: says which gates apply to each, and asks them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from teacher_service.gates.direction import judge_direction
 from teacher_service.gates.looks import judge_cycle, judge_sharpness, judge_smoothness, sharpness
@@ -39,23 +41,29 @@ class Gatekeeper:
 
     Which gates apply: a view from where an earlier, proven one was taken goes through `cycle` where it looks the same
     way, and through `yaw` where the two overlap. Where neither can tell and the camera has moved, the view goes through
-    `reprojection` if the anchor has depth and shows enough of it, else through `direction`.
+    `reprojection` if the anchor's depth is known or estimated and shows enough of it, else through `direction`.
     A view whose pose none of them could judge fails as unproven (`proof`). All go through `sharpness`, and neighbours
     through `smoothness` and, with objects, `tracks`. Only proven views prove others.
 
     Args:
         anchor: where the trajectory starts, as the world got it.
         settings: the limits.
+        estimate: says a photo's depth, float32 (height, width) in metres along z. Asked once, where the anchor has
+            none, and not before a view is to be judged that the camera moved to.
     """
 
-    def __init__(self, anchor: Photo, settings: GateSettings | None = None) -> None:
+    def __init__(
+        self,
+        anchor: Photo,
+        settings: GateSettings | None = None,
+        estimate: Callable[[Photo], NDArray[np.float32]] | None = None,
+    ) -> None:
         self._settings = settings or GateSettings()
+        self._photo, self._estimate = anchor, estimate
         self._anchor = View(anchor.pixels, anchor.intrinsics, np.eye(4))
         self._proven = [_Proven(self._anchor.reduced(), Drift())]
         self._before: View | None = None
         self._sharpness: dict[tuple[int, ...], float] = {}
-        known = anchor.depth is not None and bool((np.isfinite(anchor.depth) & (anchor.depth > 0)).any())
-        self._foresight = Foresight(anchor) if known and self._settings.move_error_m else None
 
     def judge(self, view: View) -> tuple[Verdict, ...]:
         """Judge the next view. Each gate that applies gives one verdict; all must pass."""
@@ -65,6 +73,16 @@ class Gatekeeper:
             self._before = view.reduced()
             self._proven.append(_Proven(self._before, drift))
         return verdicts
+
+    @cached_property
+    def _foresight(self) -> Foresight | None:
+        if not self._settings.move_error_m:
+            return None
+        depth = self._photo.depth
+        if depth is None and self._estimate is not None:
+            depth = self._estimate(self._photo)
+        known = depth is not None and bool((np.isfinite(depth) & (depth > 0)).any())
+        return Foresight(replace(self._photo, depth=depth)) if known else None
 
     def _judge_pose(self, view: View) -> tuple[list[Verdict], Drift]:
         verdicts, drift = self._judge_standing(view)

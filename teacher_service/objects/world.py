@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from teacher_service.depth import DepthEstimator
 from teacher_service.objects.detector import Detector
 from teacher_service.objects.filters import ObjectFilters
 from teacher_service.objects.tracking import ObjectTracker
 from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, Warmable, World
+from teacher_service.worlds.depths import Depths
 from world2vlm.worlds import WorldInfo
 
 
@@ -20,16 +20,14 @@ class WithObjects:
         world: who imagines.
         detector: finds objects in single frames.
         filters: what counts, and what may be asked about.
-        estimator: for photos without depth; None = such photos get objects only where the camera does not move.
+        depths: for photos without depth; None = such photos get objects only where the camera does not move.
     """
 
-    def __init__(
-        self, world: World, detector: Detector, filters: ObjectFilters, estimator: DepthEstimator | None = None
-    ) -> None:
+    def __init__(self, world: World, detector: Detector, filters: ObjectFilters, depths: Depths | None = None) -> None:
         self._world = world
         self._detector = detector
         self._filters = filters
-        self._estimator = estimator
+        self._depths = depths
 
     @property
     def info(self) -> WorldInfo:
@@ -54,8 +52,8 @@ class WithObjects:
             return None
         depth = photo.depth
         if depth is None and any(np.abs(waypoint.c2w[:3, 3]).max() > 1e-9 for waypoint in spec.path):
-            if self._estimator is None:
+            if self._depths is None:
                 return None
-            depth = self._estimator.estimate(photo.pixels, photo.intrinsics)
+            depth = self._depths.of(photo)
         height, width = photo.pixels.shape[:2]
         return ObjectTracker(depth, photo.intrinsics, (width, height), self._detector, self._filters)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from teacher_service.objects import Detection, ObjectFilters, WithObjects
 from teacher_service.paths import from_actions
 from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, ScenePoint, Warmable
+from teacher_service.worlds.depths import Depths
 from tests.detector_kit import GivenDetections
 from trainer.label_files import label_folders
 from world2vlm.actions import parse_actions
@@ -48,7 +49,9 @@ def imagine(
     anchor: Photo | ScenePoint, text: str, detections: list[list[Detection]], estimator: Flat | None = None
 ) -> list[Imagined]:
     path = from_actions(parse_actions(text), key_frames_only=True)
-    world = WithObjects(StillWorld(), GivenDetections(detections), ObjectFilters(), estimator)
+    world = WithObjects(
+        StillWorld(), GivenDetections(detections), ObjectFilters(), Depths(estimator) if estimator else None
+    )
     assert world.info.name == "still"
     return list(world.imagine(ImagineSpec(anchor, path)))
 
