@@ -23,7 +23,7 @@ def label_folders(folders: Sequence[Path], base: Path, seed: int, policy: Policy
     Raises:
         InvalidInputError: there is no bundle.
         PreconditionError: terms of a bundle's world are not acknowledged, or not known.
-        DataCorruptedError: a bundle is broken; the text names it.
+        DataCorruptedError: a bundle is broken; the text names it. Or its terms are malformed; the text names the world.
     """
     found = {path: read_bundle(path) for folder in folders for path in find_bundles(folder)}
     accepted = {path: bundle for path, bundle in found.items() if REJECTED not in bundle.params}

@@ -27,6 +27,7 @@ def check_dataset(store: Store, dataset: Dataset, policy: Policy) -> None:
 
     Raises:
         PreconditionError: see `Policy.check`.
+        DataCorruptedError: see `Terms.read`.
     """
     policy.check(map(Terms.read, _worlds_of_dataset(store, dataset)))
 

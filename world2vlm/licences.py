@@ -4,11 +4,12 @@ A world's `WorldInfo` says on what terms its frames may be used; `stamp` puts th
 from there it goes into the manifests of datasets. Whoever labels, builds a dataset, exports or trains asks a `Policy`.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from world2vlm.errors import PreconditionError
+from world2vlm.errors import DataCorruptedError, PreconditionError
 from world2vlm.files import canonical_json
 from world2vlm.worlds import WorldInfo
 
@@ -77,12 +78,17 @@ class Terms:
 
     @classmethod
     def read(cls, stamped: Mapping[str, Any]) -> Self:
-        """Read what `stamp` wrote; what is missing or broken counts as not known.
+        """Read what `stamp` wrote; what is missing counts as not known.
 
         Bundles of the worlds that were there before terms were stamped say their licence, and that is enough.
+
+        Raises:
+            DataCorruptedError: what is there is not of the type that `stamp` writes: nobody can consent to terms that
+                cannot be read.
         """
-        world, terms = str(stamped.get("world") or UNKNOWN), stamped.get("terms", {})
-        digest, licence = str(stamped.get("world_digest", "")), str(stamped.get("licence", ""))
+        _check_types(stamped)
+        world, terms = stamped.get("world") or UNKNOWN, stamped.get("terms", {})
+        digest, licence = stamped.get("world_digest", ""), stamped.get("licence", "")
         if not terms and world in _UNRESTRICTED and licence.split(";")[0] == _OWN_LICENCE:
             return cls(world, digest, licence, True, True)
         try:
@@ -90,12 +96,12 @@ class Terms:
                 world,
                 digest,
                 licence,
-                terms["outputs_may_train"] is True,
-                terms["outputs_may_be_sold"] is True,
-                tuple(map(str, terms["excluded_regions"])),
-                str(terms["text"]),
+                terms["outputs_may_train"],
+                terms["outputs_may_be_sold"],
+                tuple(terms["excluded_regions"]),
+                terms["text"],
             )
-        except (KeyError, TypeError):
+        except KeyError:
             return cls(world, digest, licence, False, False, known=False)
 
 
@@ -170,6 +176,37 @@ def stamped_world(params: Mapping[str, Any]) -> dict[str, Any]:
 def distinct(stamps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Different stamps once each, in a fixed order."""
     return [found for _, found in sorted({canonical_json(each): dict(each) for each in stamps}.items())]
+
+
+def _check_types(stamped: Any) -> None:
+    if not isinstance(stamped, Mapping):
+        raise DataCorruptedError(f"a stamp of a world's terms must be an object, not {stamped!r}")
+    world, terms = stamped.get("world") or UNKNOWN, stamped.get("terms", {})
+    found = [key for key in ("world", "world_digest", "licence") if not isinstance(stamped.get(key, ""), str)]
+    if not isinstance(terms, Mapping):
+        found.append("terms")
+    else:
+        found += [f"terms.{key}" for key, is_right in _RIGHT_TERMS.items() if key in terms and not is_right(terms[key])]
+    if found:
+        raise DataCorruptedError(
+            f"the terms stamped by the world {world!r} cannot be read: malformed are {', '.join(found)}. Regions are a "
+            "list of ISO 3166 alpha-2 codes, permissions true or false, all others text; imagine again, or mend the "
+            "world's own description"
+        )
+
+
+def _are_regions(value: Any) -> bool:
+    # A bare string would be read letter by letter, and exclude nobody.
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return is_list and all(isinstance(each, str) and re.fullmatch("[A-Z]{2}", each) for each in value)
+
+
+_RIGHT_TERMS: Mapping[str, Callable[[Any], bool]] = {
+    "outputs_may_train": lambda value: isinstance(value, bool),
+    "outputs_may_be_sold": lambda value: isinstance(value, bool),
+    "excluded_regions": _are_regions,
+    "text": lambda value: isinstance(value, str),
+}
 
 
 def _named(terms: Terms) -> str:

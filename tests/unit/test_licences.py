@@ -18,7 +18,7 @@ from trainer.licensing import pick_permitted
 from world2vlm import convert
 from world2vlm.bundles import REJECTED, Bundle, Frame, find_bundles, write_bundle
 from world2vlm.datasets import Dataset, load_dataset, publish_dataset
-from world2vlm.errors import InvalidInputError, PreconditionError
+from world2vlm.errors import DataCorruptedError, InvalidInputError, PreconditionError
 from world2vlm.images import encode_png
 from world2vlm.licences import STRICT, Policy, Terms, distinct, stamp
 from world2vlm.settings import TrainerSettings
@@ -87,7 +87,6 @@ def test_commercial_use_is_refused_where_the_terms_forbid_it() -> None:
         {"world": "dream"},
         {"world": "dream", "licence": "Apache-2.0"},
         {"world": "dream", "licence": "MIT", "terms": {"outputs_may_train": True}},
-        {"world": "dream", "licence": "MIT", "terms": "free"},
         {"world": "renderer", "licence": "secret"},
         {"world": "geometric"},
     ],
@@ -102,10 +101,49 @@ def test_what_is_not_known_is_refused(stamped: dict[str, Any]) -> None:
     Policy(frozenset({stamped.get("world", "unknown")})).check([found])
 
 
-def test_a_no_that_is_no_boolean_is_no_yes() -> None:
-    stamped = stamp(SVC)
-    stamped["terms"] |= {"outputs_may_train": "false", "outputs_may_be_sold": 1}
-    assert Terms.read(stamped).is_restricted
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("outputs_may_train", "false"),
+        ("outputs_may_be_sold", 1),
+        ("excluded_regions", "EU"),
+        ("excluded_regions", ["E", "U"]),
+        ("excluded_regions", ["eu"]),
+        ("excluded_regions", [["EU"]]),
+        ("excluded_regions", None),
+        ("excluded_regions", {"EU": True}),
+        ("text", None),
+    ],
+)
+def test_malformed_terms_are_refused_whoever_accepts_them(key: str, value: Any) -> None:
+    stamped = stamp(FREE)
+    stamped["terms"][key] = value
+    with pytest.raises(DataCorruptedError, match=rf"by the world 'free' cannot be read: malformed are terms\.{key}\."):
+        Terms.read(stamped)
+
+
+@pytest.mark.parametrize(
+    "stamped",
+    [
+        {"world": 3},
+        {"world": "dream", "licence": ["Apache-2.0"]},
+        {"world": "renderer", "licence": "Apache-2.0", "terms": None},
+        {"world": "geometric", "licence": "Apache-2.0", "terms": []},
+        {"world": "dream", "licence": "MIT", "terms": "free"},
+        "dream",
+    ],
+)
+def test_malformed_stamps_are_refused(stamped: Any) -> None:
+    with pytest.raises(DataCorruptedError, match="world"):
+        Terms.read(stamped)
+
+
+def test_a_world_whose_regions_are_one_string_is_refused_and_not_split_into_letters() -> None:
+    careless: Any = "EU"
+    info = replace(FREE, excluded_regions=careless)
+    for told in (info, convert.world_from_proto(convert.world_to_proto(info))):
+        with pytest.raises(DataCorruptedError, match="excluded_regions"):
+            terms(told)
 
 
 @pytest.mark.parametrize("licence", ["Apache-2.0", "Apache-2.0; frames keep the photo's own terms"])
