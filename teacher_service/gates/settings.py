@@ -28,8 +28,8 @@ class GateSettings:
         there_and_back: whether generative worlds imagine each path of a photo back again, too, and `cycle` compares
             (`ThereAndBack`): twice the frames, and none is sent before the last one is made.
         estimate_depth: whether a photo that comes without depth gets an estimated one for `reprojection`, by the
-            teacher's `depth_model`. A good metric model lets moves be judged by how far they went; the tiny one, whose
-            metres are off by up to 14% in the rooms that it knows, makes half of the right moves fail as well.
+            teacher's `depth_model`: on with a good metric model, by which moves are judged by how far they went. With
+            the tiny one a third or more of the right moves fail as well: its metres are not that good.
 
     Those of turns, of moves and of sharpness lie between what was measured of right and of wrong views (the table in
     docs/adr/0014-gates.md, on the panoramas and rooms named there). The others are round values that let nearly all
