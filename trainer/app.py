@@ -16,14 +16,14 @@ from trainer.attempts import forgive
 from trainer.celery_app import RECONCILE, make_celery
 from trainer.coordination import RedisCoordinator
 from trainer.metrics import register_metrics
-from trainer.plans import nightly_plan, unfinished_rounds
+from trainer.plans import create_round, nightly_plan, unfinished_rounds
 from trainer.runner import RoundRunner
 from trainer.services import StudentControl, TeacherService
 from trainer.steps import RoundSteps
 from trainer.tasks import NIGHTLY, register_tasks, send_advance, send_piece
 from trainer.tracking import Tracking
 from world2vlm.broker import open_broker
-from world2vlm.rounds import RoundState
+from world2vlm.errors import World2VLMError
 from world2vlm.settings import TrainerSettings
 from world2vlm.store import Store
 from world2vlm.telemetry import configure_logging, serve_metrics
@@ -67,7 +67,11 @@ def build_trainer(settings: TrainerSettings, broker_url: str, name: str = "worke
             _log.warning("no nightly round: another round is under way")
             return
         plan = nightly_plan(settings.student, datetime.now(UTC).date())
-        RoundState(store, plan.id).create(plan)
+        try:
+            create_round(store, plan)
+        except World2VLMError as error:
+            _log.warning("no nightly round: %s", error)
+            return
         send_advance(celery, plan.id)
 
     register_tasks(celery, runner, start_nightly)

@@ -4,7 +4,9 @@ from datetime import UTC, date, datetime
 
 from trainer.pieces import NO_TRAINING, next_step
 from trainer.recipes import recipe_names
+from world2vlm.checkpoints import Registry
 from world2vlm.errors import InvalidInputError
+from world2vlm.fullsize import check_takes_rounds
 from world2vlm.rounds import SEED_BLOCK, RoundPlan, RoundState, list_rounds
 from world2vlm.store import Store
 
@@ -43,6 +45,23 @@ def make_plan(
         world=world,
         student=student,
     )
+
+
+def create_round(store: Store, plan: RoundPlan) -> None:
+    """Create a round that its student can take; nothing changes where it is there.
+
+    Raises:
+        PreconditionError: the round exists with another plan, or see `check_takes_rounds`.
+        InvalidInputError: the student that serves is of full size, which no round trains. Where none serves yet, and
+            where another one does by then, `distil` says so.
+        DataCorruptedError: see `check_takes_rounds`.
+    """
+    if plan.recipe != NO_TRAINING:
+        registry = Registry(store, plan.student)
+        serving = registry.serving()
+        if serving is not None:
+            check_takes_rounds(registry, serving)
+    RoundState(store, plan.id).create(plan)
 
 
 def fresh_id(prefix: str) -> str:

@@ -2,9 +2,10 @@
 
 from redis.exceptions import RedisError
 
+from trainer.plans import create_round
 from world2vlm.broker import broker_folder, running_url
 from world2vlm.errors import PreconditionError
-from world2vlm.rounds import RoundPlan, RoundState
+from world2vlm.rounds import RoundPlan
 from world2vlm.store import Store
 
 
@@ -15,14 +16,14 @@ def submit(store: Store, redis_url: str | None, plan: RoundPlan) -> bool:
         Whether a broker took the message. If not, the round begins when a worker starts or reconciles.
 
     Raises:
-        PreconditionError: the round exists with another plan.
+        PreconditionError, InvalidInputError: see `create_round`.
     """
     from kombu.exceptions import OperationalError
 
     from trainer.celery_app import make_celery
     from trainer.tasks import send_advance
 
-    RoundState(store, plan.id).create(plan)
+    create_round(store, plan)
     url = redis_url or _embedded_url(store)
     if url is None:
         return False

@@ -166,13 +166,40 @@ class Registry:
         self.verify(version)
         return self._store.local(self._path(version))
 
+    def read(self, version: int, name: str) -> bytes:
+        """One file of a version as its manifest has it; no other file is fetched.
+
+        Raises:
+            NotFoundError: no such version, or it has no such file.
+            DataCorruptedError: the file is missing, or differs from the manifest.
+        """
+        sha256, path = self.get(version).files.get(name), self._path(version, name)
+        if sha256 is None:
+            raise NotFoundError(f"{path}: not named by the manifest")
+        try:
+            data = self._store.read_bytes(path)
+        except NotFoundError as error:
+            raise DataCorruptedError(f"{path}: missing") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise DataCorruptedError(f"{path}: differs from the manifest")
+        return data
+
     def fetch_base(self, version: int) -> Path | None:
         """Verify what a LoRA version's adapter belongs on, and return a local folder with it; None for a full version.
 
         Raises:
+            NotFoundError, PreconditionError: see `base_of`.
+            DataCorruptedError: a file of the parent differs from its manifest.
+        """
+        base = self.base_of(version)
+        return None if base is None else self.fetch(base)
+
+    def base_of(self, version: int) -> int | None:
+        """The version that a LoRA version's adapter belongs on; None for a full version.
+
+        Raises:
             NotFoundError: no such version.
             PreconditionError: its parent is not the checkpoint that it was trained on.
-            DataCorruptedError: a file of the parent differs from its manifest.
         """
         manifest = self.get(version)
         if manifest.kind == "full":
@@ -185,7 +212,7 @@ class Registry:
             raise PreconditionError(
                 f"version {version} is an adapter for another checkpoint than the version {parent.version} here"
             )
-        return self.fetch(parent.version)
+        return parent.version
 
     def serving(self) -> int | None:
         """The version that serves; None where none was ever promoted."""

@@ -7,7 +7,7 @@ transformers'. Nothing here needs torch.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,11 @@ from world2vlm.files import canonical_json, sha256_file
 ADAPTER = "adapter"
 """Subfolder of an adapter's files in a folder with its base, see `beside`."""
 
+NOT_IN_ROUNDS = (
+    "the checkpoint is a model of full size: rounds train and evaluate built-in students only, and `world2vlm train` "
+    "takes a model by a recipe with [finetune]"
+)
+
 _BUILT_IN = "ClipProcessor"
 _RECIPE = "recipe.json"
 # What a model of transformers consists of; all others, pickles and code first of all, have no place in a checkpoint.
@@ -30,8 +35,25 @@ _NO_SUFFIX = {"LICENSE", "NOTICE"}
 
 def is_fullsize(folder: Path) -> bool:
     """Whether a full checkpoint is a model of transformers with its own processor, and not a built-in student."""
-    named = _read(folder / "processor_config.json").get("processor_class")
-    return named != _BUILT_IN and "model_type" in _read(folder / "config.json")
+    return _says_fullsize(_read(folder / "processor_config.json"), _read(folder / "config.json"))
+
+
+def check_takes_rounds(registry: Registry, version: int) -> None:
+    """Check that rounds can train a version, by its small files alone: no weights are fetched.
+
+    Raises:
+        InvalidInputError: it is a model of full size, or an adapter for one.
+        NotFoundError: no such version.
+        PreconditionError: an adapter's parent is not the checkpoint that it was trained on.
+        DataCorruptedError: a file differs from its manifest.
+    """
+    base = registry.base_of(version) or version
+    files = registry.get(base).files
+    processor, config = (
+        _parse(registry.read(base, name)) if name in files else {} for name in ("processor_config.json", "config.json")
+    )
+    if _says_fullsize(processor, config):
+        raise InvalidInputError(NOT_IN_ROUNDS)
 
 
 @contextmanager
@@ -146,7 +168,19 @@ def _digest(folder: Path) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object; an empty one where there is none."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return _parse(path.read_bytes())
+    except OSError:
+        return {}
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """A JSON object; an empty one where it is none."""
+    try:
+        content = json.loads(data)
+    except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _says_fullsize(processor_config: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    return processor_config.get("processor_class") != _BUILT_IN and "model_type" in config

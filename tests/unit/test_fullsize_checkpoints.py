@@ -3,26 +3,33 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from tests.finetune_kit import make_records, run, settings
 from tests.fullsize_kit import picture, tiny_family
+from tests.lora_kit import make_adapter
 from tests.student_kit import tiny_student
+from trainer.pieces import NO_TRAINING
+from trainer.plans import make_plan
 from trainer.recipes import Recipe
 from trainer.sft_config import SftConfig
 from trainer.stages import train_student
+from trainer.submitting import submit
 from world2vlm.adapters import whole
 from world2vlm.base_student import BASE_STUDENT
 from world2vlm.checkpoints import Registry
 from world2vlm.cli import build_app
-from world2vlm.errors import InvalidInputError, NotFoundError
+from world2vlm.errors import DataCorruptedError, InvalidInputError, NotFoundError
 from world2vlm.fullsize import ADAPTER, add, is_fullsize
+from world2vlm.rounds import list_rounds
 from world2vlm.store import Store
 from world2vlm.vlm import Prompt, StudentModel
 from world2vlm.vlm.fullsize.student import FamilyStudent
 from world2vlm.vlm.loading import load_student
+from world2vlm.vlm.student import load_processor
 
 PROMPT = Prompt((picture(1),), "Where is the red chair?")
 
@@ -93,6 +100,41 @@ def test_a_round_trains_no_full_size_model(registry: Registry, adapter: Path, tm
     for version in (add(registry, tiny_family("qwen3_vl")).version, add(registry, adapter).version):
         with whole(registry, version) as folder, pytest.raises(InvalidInputError, match="built-in students only"):
             train_student(recipe, folder, records, tmp_path, tmp_path / "work")
+
+
+@pytest.mark.parametrize("kind", ["full", "adapter"])
+def test_a_round_for_a_full_size_model_is_refused_before_the_teacher_works(
+    kind: str, registry: Registry, adapter: Path, tmp_path: Path
+) -> None:
+    store, round_ = Store(tmp_path / "store"), make_plan("round", student="student")
+    served = add(registry, adapter if kind == "adapter" else tiny_family("qwen3_vl"))
+    assert served.kind == ("lora" if kind == "adapter" else "full")
+    assert submit(store, None, make_plan("early", student="student")) is False, "none serves yet"
+    registry.set_serving(served.version, "test")
+    with pytest.raises(InvalidInputError) as caught:
+        submit(store, None, round_)
+    assert list_rounds(store) == ["early"]
+    with whole(registry, served.version) as folder, pytest.raises(InvalidInputError) as late:
+        load_processor(folder)
+    assert str(caught.value) == str(late.value) and "built-in students only" in str(late.value)
+    # A job that trains nobody needs no student.
+    submit(store, None, make_plan("job", student="student", recipe=NO_TRAINING))
+    assert list_rounds(store) == ["early", "job"]
+
+
+def test_a_round_for_a_built_in_student_or_its_adapter_is_taken(registry: Registry, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    asked: dict[str, Any] = {"dataset_digest": "", "recipe": "", "metrics": {}}
+    registry.publish(tiny_student(), parent=None, kind="full", key="base", **asked)
+    make_adapter(tmp_path / "adapter", tiny_student())
+    registry.publish(tmp_path / "adapter", parent=1, kind="lora", key="adapter", **asked)
+    for version in (1, 2):
+        registry.set_serving(version, "test")
+        submit(store, None, make_plan(f"round-{version}", student="student"))
+    assert list_rounds(store) == ["round-1", "round-2"]
+    (tmp_path / "store/checkpoints/student/1/config.json").write_text("{}")
+    with pytest.raises(DataCorruptedError, match=r"1/config\.json: differs from the manifest"):
+        submit(store, None, make_plan("round-3", student="student"))
 
 
 @pytest.mark.parametrize("name", ["model.bin", "training_args.pt", "modeling.py", "optimizer.pkl"])

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen3VLForConditionalGeneration
 
 from world2vlm.errors import InvalidInputError
-from world2vlm.fullsize import is_fullsize
+from world2vlm.fullsize import NOT_IN_ROUNDS, is_fullsize
 from world2vlm.tasks import AnswerKind
 from world2vlm.vlm.answering import Inputs, Student
 from world2vlm.vlm.decoding import Decoder, Job, control_tokens
@@ -176,10 +176,7 @@ def load_processor(folder: Path) -> ClipProcessor:
         InvalidInputError: it has none, or not a student's.
     """
     if is_fullsize(folder):
-        raise InvalidInputError(
-            "the checkpoint is a model of full size: rounds train and evaluate built-in students only, and "
-            "`world2vlm train` takes a model by a recipe with [finetune]"
-        )
+        raise InvalidInputError(NOT_IN_ROUNDS)
     try:
         processor = _load_processor(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever the broken file provokes
