@@ -58,8 +58,10 @@ def test_what_the_gates_say_is_counted_and_written_with_its_claims(tmp_path: Pat
     assert (turns["right"]["judged"], turns["right"]["accepted"]) == (2, 2)
     assert turns["opposite way"]["accepted"] == 0 and turns["opposite way"]["rejected_by"]["yaw"] == 2
     claims = [claim for part in result["parts"].values() for claim in part["claims"]]
-    assert len(claims) == 5
+    assert len(claims) == 6
     assert all(claim["is_met"] for claim in turns["claims"])
+    estimated = [title for title in result["parts"] if title.endswith("depth estimated (tiny)")]
+    assert [title.split(",")[0] for title in estimated] == ["moves", "trajectories"]
     for claim in claims:
         assert f"{'met   ' if claim['is_met'] else 'MISSED'} {claim['text']}" in output
 
