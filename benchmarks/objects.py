@@ -157,7 +157,7 @@ def _walk(world: RendererWorld, found: Trajectory) -> Walk:
     path = from_actions(found.candidate.actions, key_frames_only=True)
     point = ScenePoint(found.scene, found.candidate.anchor)
     spec = ImagineSpec(point, path, size=(SIZE, SIZE), with_instances=True)
-    frames = [imagined.frame for imagined in world.imagine(spec)]
+    frames = list(world.imagine(spec))
     rng = np.random.default_rng([found.scene, found.number])
     room = scenes.build_room(found.scene)
     pose = scenes.anchor_pose(room, found.candidate.anchor)

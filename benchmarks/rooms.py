@@ -41,7 +41,7 @@ def imagine(world: RendererWorld, scene: int, candidate: Candidate) -> Sequence[
     """
     path = from_actions(candidate.actions, key_frames_only=True)
     spec = ImagineSpec(ScenePoint(scene, candidate.anchor), path, size=(FRAME_SIZE, FRAME_SIZE))
-    return [imagined.frame for imagined in world.imagine(spec)]
+    return list(world.imagine(spec))
 
 
 def _first(world: RendererWorld, scene: int, number: int, each: int) -> Trajectory | None:

@@ -1,7 +1,7 @@
 """Gates on the way out: every frame that a generative world makes of a photo is judged before anybody sees it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from teacher_service.gates.keeper import Gatekeeper, with_verdicts
 from teacher_service.gates.settings import GateSettings
 from teacher_service.gates.views import View
 from teacher_service.options import read_table
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo
+from teacher_service.worlds.base import ImagineSpec, Photo
+from world2vlm.bundles import Frame
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import decode_image
 from world2vlm.worlds import WorldInfo
 
-Gating = Callable[[WorldInfo, ImagineSpec, Iterator[Imagined]], Iterator[Imagined]]
+Gating = Callable[[WorldInfo, ImagineSpec, Iterator[Frame]], Iterator[Frame]]
 """Passes a trajectory on, each frame with what the gates say about it (`Frame.gates`)."""
 
 
@@ -41,19 +42,18 @@ def judged_by(settings: GateSettings, estimate: Callable[[Photo], NDArray[np.flo
         estimate: says the depth of a photo that comes without, see `Gatekeeper`; None = it stays without.
     """
 
-    def judged(info: WorldInfo, spec: ImagineSpec, frames: Iterator[Imagined]) -> Iterator[Imagined]:
+    def judged(info: WorldInfo, spec: ImagineSpec, frames: Iterator[Frame]) -> Iterator[Frame]:
         if not info.generative or not isinstance(spec.anchor, Photo):
             yield from frames
             return
         keeper, is_rejected = Gatekeeper(spec.anchor, settings, estimate), False
-        for imagined in frames:
-            frame = imagined.frame
+        for frame in frames:
             pixels = np.asarray(decode_image(frame.png))
             verdicts = keeper.judge(View(pixels, frame.intrinsics, frame.c2w, frame.objects))
             failed = [verdict.gate for verdict in verdicts if not verdict.passed]
             if failed and not is_rejected:
                 is_rejected = True
                 metrics.REJECTED.labels(info.name, failed[0]).inc()
-            yield replace(imagined, frame=with_verdicts(frame, verdicts))
+            yield with_verdicts(frame, verdicts)
 
     return judged

@@ -67,9 +67,8 @@ class Planner:
                 is_cancelled=job.is_cancelled,
                 on_step=job.on_step,
             )
-            for index, imagined in enumerate(self._teacher.imagine(world.name, spec)):
-                frame = convert.frame_to_proto(imagined.frame, index, len(path), imagined.observed_png)
-                yield frame.SerializeToString(deterministic=True)
+            for index, frame in enumerate(self._teacher.imagine(world.name, spec)):
+                yield convert.frame_to_proto(frame, index, len(path)).SerializeToString(deterministic=True)
 
         key = _key(self._teacher.identity(world.name), request, path, size)
         return Plan(key, world.name, world.lanes, len(path), make)

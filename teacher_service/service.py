@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from teacher_service.gating import Gating
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, Warmable, World
+from teacher_service.worlds.base import ImagineSpec, Photo, Warmable, World
+from world2vlm.bundles import Frame
 from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.worlds import WorldInfo
 
@@ -44,7 +45,7 @@ class Teacher:
             if isinstance(world, Warmable):
                 world.warm()
 
-    def imagine(self, name: str, spec: ImagineSpec) -> Iterator[Imagined]:
+    def imagine(self, name: str, spec: ImagineSpec) -> Iterator[Frame]:
         """Yield the frames of a trajectory from the world called `name`; empty = the default for the anchor.
 
         Raises:

@@ -25,7 +25,7 @@ _RENDERER = RendererWorld(0, 0)
 def write_room(bundles: Path) -> list[TaskRecord]:
     """Write the trajectory's bundle and return its questions, both ways through it."""
     spec = ImagineSpec(ScenePoint(SCENE, ANCHOR), from_actions(ACTIONS, key_frames_only=True), size=(SIZE, SIZE))
-    frames = tuple(imagined.frame for imagined in _RENDERER.imagine(spec))
+    frames = tuple(_RENDERER.imagine(spec))
     params = {"world": "renderer", "scene_seed": SCENE, "anchor": ANCHOR}
     return label(read_bundle(write_bundle(bundles, Bundle(f"room_{SCENE}", "000", frames, params))), seed=0)
 
@@ -51,4 +51,4 @@ class Room:
     def imagine(self, start: Start, actions: Sequence[Action]) -> list[Image.Image]:
         path = from_poses(list(integrate(actions, start.c2w)[1:]))
         spec = ImagineSpec(ScenePoint(start.scene, start.anchor), path, size=start.size)
-        return [decode_image(imagined.frame.png) for imagined in _RENDERER.imagine(spec)][1:]
+        return [decode_image(frame.png) for frame in _RENDERER.imagine(spec)][1:]

@@ -95,7 +95,7 @@ def spec(actions: str, **changes: Any) -> ImagineSpec:
 
 def frames_of(world: RemoteWorld, asked: ImagineSpec) -> list[Frame]:
     """All frames of a path."""
-    return [imagined.frame for imagined in world.imagine(asked)]
+    return list(world.imagine(asked))
 
 
 def pixels_of(frame: Frame) -> NDArray[np.float64]:

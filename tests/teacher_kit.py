@@ -12,7 +12,7 @@ import numpy as np
 from teacher_service.app import build_server, make_streams
 from teacher_service.gating import Gating
 from teacher_service.service import Teacher
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, World
+from teacher_service.worlds.base import ImagineSpec, Photo, World
 from world2vlm import rpc
 from world2vlm.bundles import Frame
 from world2vlm.cameras import intrinsics_from_fov
@@ -48,7 +48,7 @@ class StepWorld:
     _now: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
         with self._lock:
             self.calls.append(spec)
             self._now += 1
@@ -63,7 +63,7 @@ class StepWorld:
                 self.done += 1
                 self.began.set()
                 spec.on_step(step + 1, self.steps)
-            yield from map(Imagined, self._frames(spec))
+            yield from self._frames(spec)
         finally:
             with self._lock:
                 self._now -= 1
@@ -93,7 +93,7 @@ def make(settings: TeacherSettings) -> StepWorld:
 class SlowWorld(StepWorld):
     """Takes for ever where the seed says so."""
 
-    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
         while spec.seed == FOREVER and not spec.is_cancelled():
             self.began.set()
             time.sleep(0.01)

@@ -114,9 +114,8 @@ def frame_from_proto(message: teacher_pb2.Frame) -> Frame:
     )
 
 
-def frame_to_proto(frame: Frame, index: int, count: int, observed_png: bytes = b"") -> teacher_pb2.Frame:
-    """Write frame `index` of `count`; `observed_png` is the frame's own where none is given."""
-    observed_png = observed_png or frame.observed_png
+def frame_to_proto(frame: Frame, index: int, count: int) -> teacher_pb2.Frame:
+    """Write frame `index` of `count`."""
     return teacher_pb2.Frame(
         index=index,
         count=count,
@@ -125,7 +124,7 @@ def frame_to_proto(frame: Frame, index: int, count: int, observed_png: bytes = b
         intrinsics=intrinsics_to_proto(frame.intrinsics, frame.size),
         actions_step=map(action_to_proto, frame.actions_step),
         key_frame=frame.key_frame,
-        observed=spatial_pb2.Image(data=observed_png) if observed_png else None,
+        observed=spatial_pb2.Image(data=frame.observed_png) if frame.observed_png else None,
         objects=map(object_to_proto, frame.objects),
         instances=spatial_pb2.Image(data=frame.instances_png) if frame.instances_png else None,
         scores=frame.scores,

@@ -21,7 +21,7 @@ def compare_pair() -> Part:
     photo, pose = motorcycle(), np.eye(4)
     pose[0, 3] = _BASELINE_M
     *_, last = GeometricWorld().imagine(ImagineSpec(photo, from_poses([pose])))
-    pixels, seen = np.asarray(decode_image(last.frame.png)), decode_map(last.observed_png) > 0
+    pixels, seen = np.asarray(decode_image(last.png)), decode_map(last.observed_png) > 0
     right = stereo_motorcycle()[1].astype(float)  # type: ignore[no-untyped-call]
     # The right camera's principal point lies further right; its picture ends where it is shifted in.
     shifted = ndimage.shift(right, (0, -_OFFSET_PX, 0), order=1, mode="nearest")

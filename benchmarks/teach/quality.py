@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from benchmarks.serve.findings import Claim, Part
 from benchmarks.teach.transitions import RIGHT, Transition, transitions
 from teacher_service.paths import from_actions
-from teacher_service.worlds.base import Imagined, ImagineSpec
+from teacher_service.worlds.base import ImagineSpec
 from teacher_service.worlds.geometric import GeometricOptions, GeometricWorld
+from world2vlm.bundles import Frame
 from world2vlm.cameras import integrate, pixel_rays
 from world2vlm.errors import GateRejectedError
 from world2vlm.images import decode_image, decode_map
@@ -87,18 +88,18 @@ def psnr(pixels: NDArray[np.uint8], truth: NDArray[Any], mask: NDArray[np.bool_]
     return float(10 * np.log10(255**2 / max(error, 1e-3)))
 
 
-def _imagine(world: GeometricWorld, transition: Transition) -> Imagined:
+def _imagine(world: GeometricWorld, transition: Transition) -> Frame:
     """The last frame."""
     path = from_actions(transition.actions, key_frames_only=True)
     *_, last = world.imagine(ImagineSpec(transition.photo, path))
     return last
 
 
-def _decoded(imagined: Imagined) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    return np.asarray(decode_image(imagined.frame.png)), decode_map(imagined.observed_png) > 0
+def _decoded(frame: Frame) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    return np.asarray(decode_image(frame.png)), decode_map(frame.observed_png) > 0
 
 
-def _note(side: Side, transition: Transition, imagine: Callable[[], Imagined]) -> None:
+def _note(side: Side, transition: Transition, imagine: Callable[[], Frame]) -> None:
     try:
         pixels, seen = _decoded(imagine())
     except GateRejectedError:
@@ -107,7 +108,7 @@ def _note(side: Side, transition: Transition, imagine: Callable[[], Imagined]) -
     side.add(transition, pixels, seen, seen & _shared(transition))
 
 
-def _with_mean(sides: dict[str, Side], transition: Transition, imagine: Callable[[], Imagined]) -> None:
+def _with_mean(sides: dict[str, Side], transition: Transition, imagine: Callable[[], Frame]) -> None:
     """Note the smooth fill, the mean fill that it implies, and the photo itself."""
     try:
         pixels, seen = _decoded(imagine())

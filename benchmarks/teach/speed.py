@@ -101,9 +101,9 @@ def _making_seconds(teacher: Teacher, photos: Sequence[Photo]) -> float:
     """Seconds of the processor that making and judging take, less the world's own encoding."""
     start = process_time()
     specs = [ImagineSpec(photo, _path()) for photo in photos]
-    made = [imagined for spec in specs for imagined in teacher.imagine("geometric", spec)]
+    made = [frame for spec in specs for frame in teacher.imagine("geometric", spec)]
     whole = process_time() - start
-    pictures = [data for each in made for data in (each.frame.png, each.observed_png) if data]
+    pictures = [data for each in made for data in (each.png, each.observed_png) if data]
     decoded = [_decode(data) for data in pictures]
     start = process_time()
     for pixels in decoded:

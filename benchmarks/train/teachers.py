@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from teacher_service import scenes
 from teacher_service.paths import Waypoint, from_actions
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, ScenePoint
+from teacher_service.worlds.base import ImagineSpec, Photo, ScenePoint
 from teacher_service.worlds.geometric import GeometricWorld
 from teacher_service.worlds.renderer import FOV_DEG, RendererWorld
 from trainer.imagining import FRAME_SIZE
@@ -74,13 +74,13 @@ def _first(renderer: RendererWorld, geometric: GeometricWorld, scene: int, numbe
 def _imagine(renderer: RendererWorld, geometric: GeometricWorld, scene: int, candidate: Candidate) -> Iterator[Frame]:
     path = from_actions(candidate.actions, key_frames_only=True)
     point = ScenePoint(scene, candidate.anchor)
-    exact = [made.frame for made in renderer.imagine(ImagineSpec(point, path, size=_SIZE, with_instances=True))]
+    exact = list(renderer.imagine(ImagineSpec(point, path, size=_SIZE, with_instances=True)))
     photo = Photo(np.asarray(decode_image(exact[0].png)), exact[0].intrinsics, _depth(scene, candidate.anchor))
     for truth, imagined in zip(exact, _pictures(geometric, photo, path), strict=True):
-        yield replace(imagined.frame, objects=tuple(_as_shown(truth, imagined)))
+        yield replace(imagined, objects=tuple(_as_shown(truth, imagined)))
 
 
-def _pictures(world: GeometricWorld, photo: Photo, path: tuple[Waypoint, ...]) -> list[Imagined]:
+def _pictures(world: GeometricWorld, photo: Photo, path: tuple[Waypoint, ...]) -> list[Frame]:
     return list(world.imagine(ImagineSpec(photo, path)))
 
 
@@ -92,7 +92,7 @@ def _depth(scene: int, anchor: int) -> NDArray[np.float32]:
     return np.where(np.isfinite(view.depth), view.depth, 0).astype(np.float32)
 
 
-def _as_shown(truth: Frame, imagined: Imagined) -> Iterator[ObjectView]:
+def _as_shown(truth: Frame, imagined: Frame) -> Iterator[ObjectView]:
     """The objects in view; one that the picture does not really show has no area: nothing is asked about it."""
     if not imagined.observed_png:
         yield from truth.objects

@@ -10,7 +10,8 @@ from teacher_service.gates.looks import judge_cycle
 from teacher_service.gates.settings import GateSettings
 from teacher_service.gates.verdicts import Verdict
 from teacher_service.gates.views import View
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, Warmable, World
+from teacher_service.worlds.base import ImagineSpec, Photo, Warmable, World
+from world2vlm.bundles import Frame
 from world2vlm.errors import GateRejectedError
 from world2vlm.images import decode_image
 from world2vlm.worlds import WorldInfo
@@ -41,7 +42,7 @@ class ThereAndBack:
         if isinstance(self._world, Warmable):
             self._world.warm()
 
-    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
         """Yield the way there, of photos with how well it was found again; see `World.imagine`.
 
         Raises:
@@ -54,15 +55,12 @@ class ThereAndBack:
         frames = list(self._world.imagine(replace(spec, path=spec.path + back)))
         if len(frames) < len(spec.path) + len(back):
             return
-        for index, imagined in enumerate(frames[: len(spec.path)]):
-            verdict = self._verdict(imagined, frames[len(frames) - 1 - index])
+        for index, frame in enumerate(frames[: len(spec.path)]):
+            verdict = self._verdict(frame, frames[len(frames) - 1 - index])
             if not verdict.passed:
                 raise GateRejectedError(verdict.gate, verdict.figure, f"frame {index}: {verdict.sentence}")
-            yield replace(imagined, frame=with_verdicts(imagined.frame, (verdict,)))
+            yield with_verdicts(frame, (verdict,))
 
-    def _verdict(self, there: Imagined, back: Imagined) -> Verdict:
-        first, second = (
-            View(np.asarray(decode_image(each.frame.png)), each.frame.intrinsics, each.frame.c2w)
-            for each in (there, back)
-        )
+    def _verdict(self, there: Frame, back: Frame) -> Verdict:
+        first, second = (View(np.asarray(decode_image(each.png)), each.intrinsics, each.c2w) for each in (there, back))
         return judge_cycle(first, second, self._settings)

@@ -80,7 +80,9 @@ class ObjectTracker:
         taken = set(found.values())
         views += [self._new(one, viewpoint) for index, one in enumerate(detections) if index not in taken]
         if frame.key_frame:
-            self._key_views[self._count] = replace(viewpoint, frame=replace(frame, png=b"", instances_png=b""))
+            self._key_views[self._count] = replace(
+                viewpoint, frame=replace(frame, png=b"", instances_png=b"", observed_png=b"")
+            )
         self._count += 1
         return replace(frame, objects=tuple(view for view in views if view is not None))
 

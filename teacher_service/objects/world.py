@@ -1,15 +1,15 @@
 """A world of photos, with the objects that a detector finds in its frames."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
 from teacher_service.objects.detector import Detector
 from teacher_service.objects.filters import ObjectFilters
 from teacher_service.objects.tracking import ObjectTracker
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, Warmable, World
+from teacher_service.worlds.base import ImagineSpec, Photo, Warmable, World
 from teacher_service.worlds.depths import Depths
+from world2vlm.bundles import Frame
 from world2vlm.worlds import WorldInfo
 
 
@@ -39,11 +39,11 @@ class WithObjects:
         if isinstance(self._world, Warmable):
             self._world.warm()
 
-    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
         """Yield the wrapped world's frames; see `World.imagine`."""
         tracker = self._tracker(spec)
-        for imagined in self._world.imagine(spec):
-            yield replace(imagined, frame=tracker.add(imagined.frame)) if tracker else imagined
+        for frame in self._world.imagine(spec):
+            yield tracker.add(frame) if tracker else frame
 
     def _tracker(self, spec: ImagineSpec) -> ObjectTracker | None:
         """Who follows the objects; None where nothing could tell which is which."""

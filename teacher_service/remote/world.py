@@ -15,7 +15,7 @@ import numpy as np
 from teacher_service.paths import Waypoint
 from teacher_service.remote.launch import Launch
 from teacher_service.remote.process import WorkerProcess
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo
+from teacher_service.worlds.base import ImagineSpec, Photo
 from world2vlm import convert, rpc
 from world2vlm.actions import Action
 from world2vlm.bundles import Frame
@@ -56,7 +56,7 @@ class RemoteWorld:
         """End the world's process."""
         self.worker.close()
 
-    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
         """Yield the frames of a path from a photo; see `World.imagine`.
 
         Raises:
@@ -74,7 +74,7 @@ class RemoteWorld:
                 stopped.set()
             return stopped.is_set()
 
-        arrived: SimpleQueue[Imagined | Exception | None] = SimpleQueue()
+        arrived: SimpleQueue[Frame | Exception | None] = SimpleQueue()
         # A thread of its own, so that whoever reads slowly keeps the world from nobody.
         heard = replace(spec, is_cancelled=is_cancelled)
         threading.Thread(target=self._fetch, args=(photo, heard, arrived.put), name="fetching", daemon=True).start()
@@ -88,13 +88,13 @@ class RemoteWorld:
         finally:
             stopped.set()
 
-    def _fetch(self, photo: Photo, spec: ImagineSpec, put: Callable[[Imagined | Exception | None], None]) -> None:
+    def _fetch(self, photo: Photo, spec: ImagineSpec, put: Callable[[Frame | Exception | None], None]) -> None:
         """Put the frames of a path, or the error that ended them, and None."""
         try:
             with self._my_turn(spec.is_cancelled) as is_mine:
                 if is_mine and (address := self.worker.wait(spec.is_cancelled)):
-                    for imagined in self._stream(address, _request(photo, spec), spec):
-                        put(imagined)
+                    for frame in self._stream(address, _request(photo, spec), spec):
+                        put(frame)
         except Exception as error:
             put(error)
         put(None)
@@ -113,7 +113,7 @@ class RemoteWorld:
         finally:
             self._turn.release()
 
-    def _stream(self, address: str, request: teacher_pb2.ImagineRequest, spec: ImagineSpec) -> Iterator[Imagined]:
+    def _stream(self, address: str, request: teacher_pb2.ImagineRequest, spec: ImagineSpec) -> Iterator[Frame]:
         with rpc.channel(address) as channel:
             stub: Any = teacher_pb2_grpc.TeacherServiceStub(channel)  # type: ignore[no-untyped-call]
             call = stub.Imagine(request, timeout=self._seconds)
@@ -126,14 +126,14 @@ class RemoteWorld:
                     self._raise(error, address)
         self.worker.answered()
 
-    def _frames(self, call: Iterator[teacher_pb2.ImagineResponse], path: tuple[Waypoint, ...]) -> Iterator[Imagined]:
+    def _frames(self, call: Iterator[teacher_pb2.ImagineResponse], path: tuple[Waypoint, ...]) -> Iterator[Frame]:
         last: tuple[Waypoint, Frame] | None = None
         received = 0
         for waypoint, message in zip(path, call, strict=False):
             received += 1
             frame = _with_actions(convert.frame_from_proto(message.frame), waypoint, last)
             last = waypoint, frame
-            yield Imagined(frame, frame.observed_png)
+            yield frame
         received += sum(1 for _ in call)
         if received != len(path):
             raise UnavailableError(f"the world {self.info.name!r} sent {received} frames for {len(path)} poses")

@@ -103,7 +103,7 @@ class Servicer(teacher_pb2_grpc.TeacherServiceServicer):
             asked = read_request(request)
             with self._my_turn(cancelled):
                 for index, shot in enumerate(self._backend.imagine(asked, cancelled)):
-                    frame = convert.frame_to_proto(_frame(shot), index, len(asked.poses), _observed_png(shot))
+                    frame = convert.frame_to_proto(_frame(shot), index, len(asked.poses))
                     yield teacher_pb2.ImagineResponse(frame=frame)
             _log.info("imagined %d frames in %.1f s", len(asked.poses), time.monotonic() - start)
         except CancelledError:
@@ -165,12 +165,9 @@ def serve(backend: Backend, options: Mapping[str, Any], socket: str) -> None:
 
 def _frame(shot: Shot) -> Frame:
     height, width = shot.pixels.shape[:2]
-    return Frame(encode_png(shot.pixels), shot.c2w, shot.intrinsics, (width, height))
-
-
-def _observed_png(shot: Shot) -> bytes:
     # No measurement backs any pixel of what a generative model makes, however right it looks.
-    return encode_png(np.zeros(shot.pixels.shape[:2], np.uint8)) if shot.imagined else b""
+    observed_png = encode_png(np.zeros((height, width), np.uint8)) if shot.imagined else b""
+    return Frame(encode_png(shot.pixels), shot.c2w, shot.intrinsics, (width, height), observed_png=observed_png)
 
 
 def _abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:

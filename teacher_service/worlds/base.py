@@ -39,7 +39,7 @@ class Photo:
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
-    def frame(self, waypoint: Waypoint, pixels: NDArray[np.uint8], **scores: float) -> Frame:
+    def frame(self, waypoint: Waypoint, pixels: NDArray[np.uint8], observed_png: bytes = b"", **scores: float) -> Frame:
         """Another view of what it shows, at a waypoint: of the same size and through the same K."""
         height, width = self.pixels.shape[:2]
         return Frame(
@@ -50,6 +50,7 @@ class Photo:
             actions_step=waypoint.actions_step,
             key_frame=waypoint.key_frame,
             scores=scores,
+            observed_png=observed_png,
         )
 
 
@@ -84,14 +85,6 @@ class ImagineSpec:
     on_step: Callable[[int, int], None] = lambda done, total: None
 
 
-@dataclass(frozen=True)
-class Imagined:
-    """One frame, and an 8-bit PNG map of what of it was observed (255) or filled in (0); empty = all observed."""
-
-    frame: Frame
-    observed_png: bytes = b""
-
-
 class World(Protocol):
     """A teacher backend. As many threads imagine at once as `info.lanes` says, or as the service has."""
 
@@ -100,12 +93,13 @@ class World(Protocol):
         """What this world is, can do, and may be used for."""
         ...
 
-    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
         """Yield one frame for every waypoint, in order, each as soon as it is made.
 
         The caller sends only the kinds of anchor that `info` names. Not asking for the next frame stops the work, and
         so does `spec.is_cancelled` within one step of the world's own: the frames then end early. The pose and the
-        intrinsics of a frame are those that were really used, after any snapping or cropping.
+        intrinsics of a frame are those that were really used, after any snapping or cropping, and its `observed_png`
+        says what of it the world filled in.
 
         Raises:
             InvalidInputError: the anchor lacks something that this path needs.

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teacher_service.paths import Waypoint, from_actions
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo
+from teacher_service.worlds.base import ImagineSpec, Photo
 from teacher_service.worlds.diffusion_options import VideoOptions
 from teacher_service.worlds.framing import Track, fit_photo, lay_track
 from world2vlm.actions import Action, Primitive
+from world2vlm.bundles import Frame
 from world2vlm.cameras import intrinsics_from_fov
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import encode_png
@@ -84,7 +85,7 @@ class VideoWorld(ABC):
         self._stride = stride
         self._turn = threading.Lock()
 
-    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
         """Yield the frames of a path from a photo's camera; see `World.imagine`.
 
         Raises:
@@ -92,10 +93,10 @@ class VideoWorld(ABC):
             GateRejectedError: a gate of the world's rejected the path.
             OverloadedError: the device has too little free memory; says what to change.
         """
-        for _index, imagined in self.imagine_many([spec]):
-            yield imagined
+        for _index, frame in self.imagine_many([spec]):
+            yield frame
 
-    def imagine_many(self, specs: Sequence[ImagineSpec]) -> Iterator[tuple[int, Imagined]]:
+    def imagine_many(self, specs: Sequence[ImagineSpec]) -> Iterator[tuple[int, Frame]]:
         """Yield the frames of several paths from one photo, (index of the path, frame), one path after the other.
 
         The photo and the prompt are encoded once, and up to `max_batch` paths go through the model at once where the
@@ -113,7 +114,7 @@ class VideoWorld(ABC):
         still = [_still(spec.path) for spec in specs]
         for index, spec in enumerate(specs):
             for waypoint in spec.path[: still[index]]:
-                yield index, Imagined(photo.frame(waypoint, photo.pixels, observed_share=1.0))
+                yield index, photo.frame(waypoint, photo.pixels, observed_share=1.0)
         moving = [index for index, spec in enumerate(specs) if still[index] < len(spec.path)]
         batch = self._options.max_batch
         for some in (moving[start : start + batch] for start in range(0, len(moving), batch)):
@@ -129,14 +130,14 @@ class VideoWorld(ABC):
             for index, film in zip(some, films, strict=True):
                 for place, waypoint in enumerate(specs[index].path):
                     if place >= still[index]:
-                        yield index, _imagined(photo, waypoint, film, tracks[index].at[place])
+                        yield index, _frame(photo, waypoint, film, tracks[index].at[place])
 
     def warm(self) -> None:
         """Make one short video of nothing, so that the first request finds everything compiled and in its place."""
         width, height = self._options.width, self._options.height
         grey = Photo(np.full((height, width, 3), 127, np.uint8), intrinsics_from_fov(_FOV_DEG, width, height))
         turn = from_actions([Action(Primitive.TURN_RIGHT, 1.0)])
-        for _imagined in self.imagine(ImagineSpec(grey, turn)):
+        for _made in self.imagine(ImagineSpec(grey, turn)):
             pass
 
     @abstractmethod
@@ -186,7 +187,7 @@ def _still(path: Sequence[Waypoint]) -> int:
     return next(moved, len(path))
 
 
-def _imagined(photo: Photo, waypoint: Waypoint, film: Film, place: int) -> Imagined:
+def _frame(photo: Photo, waypoint: Waypoint, film: Film, place: int) -> Frame:
     seen = film.seen[place]
-    frame = photo.frame(waypoint, film.pixels[place], observed_share=float(seen.mean()))
-    return Imagined(frame, encode_png(seen.astype(np.uint8) * np.uint8(255)))
+    observed_png = encode_png(seen.astype(np.uint8) * np.uint8(255))
+    return photo.frame(waypoint, film.pixels[place], observed_png, observed_share=float(seen.mean()))

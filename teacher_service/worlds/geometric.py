@@ -17,12 +17,13 @@ from teacher_service.gates import check_clearance, check_observed
 from teacher_service.inpainting import Inpainter, make_inpainter, paint_holes
 from teacher_service.paths import Waypoint
 from teacher_service.photos import check_shape
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, source_digest
+from teacher_service.worlds.base import ImagineSpec, Photo, source_digest
 from teacher_service.worlds.diffusion_options import under_terms
 from teacher_service.worlds.fill import fill_holes
 from teacher_service.worlds.registry import read_options
 from teacher_service.worlds.surfaces import Surfaces
 from teacher_service.worlds.warp import Relief
+from world2vlm.bundles import Frame
 from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.images import encode_png
 from world2vlm.settings import TeacherSettings
@@ -114,7 +115,7 @@ class GeometricWorld:
         )
         self.info = under_terms(info, options.named, options.terms_checked)
 
-    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
         """Yield the frames of a path from a photo's camera; see `World.imagine`.
 
         A frame's scores say what share of it the photo shows (`observed_share`), and whether its metres are estimated
@@ -136,10 +137,10 @@ class GeometricWorld:
         relief, estimated = self._surfaces.of(photo, poses)
         self._check_way(relief, spec.path)
         for index, waypoint in enumerate(spec.path):
-            imagined = None if spec.is_cancelled() else self._frame(index, waypoint, photo, relief, estimated, spec)
-            if imagined is None:
+            frame = None if spec.is_cancelled() else self._frame(index, waypoint, photo, relief, estimated, spec)
+            if frame is None:
                 return
-            yield imagined
+            yield frame
 
     def _check_way(self, relief: Relief, path: tuple[Waypoint, ...]) -> None:
         """Reject a path that runs into the surface: what lies behind it was never seen."""
@@ -151,7 +152,7 @@ class GeometricWorld:
 
     def _frame(
         self, index: int, waypoint: Waypoint, photo: Photo, relief: Relief, estimated: bool, spec: ImagineSpec
-    ) -> Imagined | None:
+    ) -> Frame | None:
         pixels: NDArray[np.uint8] | None = photo.pixels
         observed, observed_png = 1.0, b""
         if not np.array_equal(waypoint.c2w, np.eye(4)):
@@ -164,8 +165,7 @@ class GeometricWorld:
             observed_png = encode_png(warped.seen.astype(np.uint8) * 255)
         if pixels is None:
             return None
-        frame = photo.frame(waypoint, pixels, observed_share=observed, depth_estimated=float(estimated))
-        return Imagined(frame, observed_png)
+        return photo.frame(waypoint, pixels, observed_png, observed_share=observed, depth_estimated=float(estimated))
 
 
 def make(settings: TeacherSettings) -> GeometricWorld:

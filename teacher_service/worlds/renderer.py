@@ -10,7 +10,7 @@ from teacher_service import scenes
 from teacher_service.gates import check_clearance, check_objects
 from teacher_service.paths import Waypoint, positions_along
 from teacher_service.recent import Recent
-from teacher_service.worlds.base import Imagined, ImagineSpec, ScenePoint, source_digest
+from teacher_service.worlds.base import ImagineSpec, ScenePoint, source_digest
 from world2vlm.boxes import Box
 from world2vlm.bundles import Frame, ObjectView
 from world2vlm.cameras import Floats, intrinsics_from_fov
@@ -48,7 +48,7 @@ class RendererWorld:
             digest=source_digest(Path(scenes.__path__[0]).glob("*.py")),
         )
 
-    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
         """Yield the frames of a path through a room; see `World.imagine`.
 
         Raises:
@@ -71,7 +71,7 @@ class RendererWorld:
             )
             if waypoint.key_frame:
                 check_objects(objects, self._min_object_area, index)
-            frame = Frame(
+            yield Frame(
                 png=encode_png(view.rgb),
                 c2w=waypoint.c2w,
                 intrinsics=intrinsics,
@@ -82,7 +82,6 @@ class RendererWorld:
                 instances_png=encode_png(view.instances) if spec.with_instances else b"",
                 scores={"clearance_m": clearances[index]},
             )
-            yield Imagined(frame)
 
     def _clearances(self, room: "_CachedRoom", start: Floats, path: tuple[Waypoint, ...]) -> list[float]:
         """Return the least clearance on the way to each waypoint, in metres."""

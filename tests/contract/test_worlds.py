@@ -158,7 +158,7 @@ def seeing(case: Case) -> Case:
 
 
 def frames_of(world: World, spec: ImagineSpec) -> list[Frame]:
-    return [imagined.frame for imagined in world.imagine(spec)]
+    return list(world.imagine(spec))
 
 
 def pixels(frame: Frame) -> NDArray[np.float64]:
@@ -201,9 +201,9 @@ def test_actions_lead_from_each_frame_s_pose_to_the_next_one_s(case: Case, world
 def test_the_first_frame_is_the_anchor_s_own(case: Case, world: World) -> None:
     there = world.imagine(case.spec("turn left 5 degrees"))
     again = world.imagine(case.spec("move right 0.1 meters"))
-    first = next(iter(there)).frame
+    first = next(iter(there))
     assert np.array_equal(first.c2w, np.eye(4))
-    assert first.png == next(iter(again)).frame.png
+    assert first.png == next(iter(again)).png
     assert np.array_equal(pixels(first), PHOTO.pixels)
     assert np.allclose(first.intrinsics, K)
 
@@ -213,7 +213,7 @@ def test_a_camera_that_stays_sees_the_anchor(case: Case, world: World) -> None:
     frames = list(world.imagine(spec))
     assert len(frames) == 4
     for imagined in frames:
-        assert np.array_equal(pixels(imagined.frame), PHOTO.pixels)
+        assert np.array_equal(pixels(imagined), PHOTO.pixels)
         assert not imagined.observed_png or decode_map(imagined.observed_png).all()
 
 
@@ -234,15 +234,15 @@ def test_the_same_request_gives_the_same_bytes(case: Case, world: World, weights
     spec = case.spec("move left 0.2 meters; turn right 5 degrees")
     with made(case, weights) as again:
         for one, other in zip(world.imagine(spec), again.imagine(spec), strict=True):
-            assert (one.frame.png, one.observed_png) == (other.frame.png, other.observed_png)
-            assert (one.frame.objects, one.frame.scores) == (other.frame.objects, other.frame.scores)
+            assert (one.png, one.observed_png) == (other.png, other.observed_png)
+            assert (one.objects, one.scores) == (other.objects, other.scores)
 
 
 def test_the_seed_decides_what_is_drawn_and_nothing_else(case: Case, world: World) -> None:
     spec = case.spec("turn right 10 degrees")
     mine, other = list(world.imagine(spec)), list(world.imagine(replace(spec, seed=1)))
-    assert mine[0].frame.png == other[0].frame.png
-    assert (mine[-1].frame.png != other[-1].frame.png) == case.draws
+    assert mine[0].png == other[0].png
+    assert (mine[-1].png != other[-1].png) == case.draws
     assert [each.observed_png for each in mine] == [each.observed_png for each in other]
 
 
@@ -317,10 +317,10 @@ def test_observed_maps_have_the_frame_s_size_and_two_values(case: Case, world: W
     for imagined in world.imagine(case.spec("turn left 5 degrees")):
         if imagined.observed_png:
             observed = decode_map(imagined.observed_png)
-            assert observed.shape == imagined.frame.size[::-1]
+            assert observed.shape == imagined.size[::-1]
             assert set(np.unique(observed)) <= {0, 255}
         else:
-            assert not world.info.generative or np.array_equal(imagined.frame.c2w, np.eye(4))
+            assert not world.info.generative or np.array_equal(imagined.c2w, np.eye(4))
 
 
 def test_cancelling_stops_the_work_within_one_step(case: Case, world: World) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import ConfigDict
 
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, World, source_digest
+from teacher_service.worlds.base import ImagineSpec, Photo, World, source_digest
 from teacher_service.worlds.registry import read_options
+from world2vlm.bundles import Frame
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import encode_png
 from world2vlm.settings import TeacherSettings
@@ -37,7 +38,7 @@ class CopyWorld:
             digest=source_digest([Path(__file__)]),
         )
 
-    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
         if not isinstance(spec.anchor, Photo):
             raise InvalidInputError("the world copy takes photos, not scenes")
         nothing = encode_png(np.zeros(spec.anchor.pixels.shape[:2], dtype=np.uint8))
@@ -45,7 +46,7 @@ class CopyWorld:
             if spec.is_cancelled():
                 return
             pixels = (spec.anchor.pixels * (self._dim if index else 1)).astype(np.uint8)
-            yield Imagined(spec.anchor.frame(at, pixels), nothing if index else b"")
+            yield spec.anchor.frame(at, pixels, nothing if index else b"")
 
 
 def make(settings: TeacherSettings) -> World:

@@ -20,7 +20,7 @@ import pytest
 from teacher_service.paths import from_actions, from_poses
 from teacher_service.remote import RemoteWorld
 from teacher_service.worlds import hy_worldplay, svc
-from teacher_service.worlds.base import Imagined, Photo, ScenePoint
+from teacher_service.worlds.base import Photo, ScenePoint
 from tests.remote_kit import (
     PLANE_UNITS,
     Controls,
@@ -33,6 +33,7 @@ from tests.remote_kit import (
     wait_until,
 )
 from world2vlm.actions import format_actions, parse_actions
+from world2vlm.bundles import Frame
 from world2vlm.cameras import Floats, integrate
 from world2vlm.clients.teacher import TeacherClient
 from world2vlm.errors import InvalidInputError, UnavailableError, World2VLMError
@@ -96,8 +97,7 @@ def test_metres_are_the_units_that_were_asked_for(name: str, tmp_path: Path) -> 
 
 def test_frames_say_what_was_really_used(name: str, world: RemoteWorld) -> None:
     asked = spec("turn left 10 degrees; move forward 0.5 meters", seed=3)
-    imagined = list(world.imagine(asked))
-    frames = [each.frame for each in imagined]
+    frames = list(world.imagine(asked))
     assert len(frames) == len(asked.path)
     assert [frame.key_frame for frame in frames] == [waypoint.key_frame for waypoint in asked.path]
     # The actions between any two frames lead from the one's pose to the other's, snapped or not.
@@ -118,8 +118,8 @@ def test_frames_say_what_was_really_used(name: str, world: RemoteWorld) -> None:
     for frame in frames:
         assert np.allclose(frame.intrinsics[0], (photo.intrinsics[0, 0] / shown, 0, width / 2))
         assert pixels_of(frame).shape == (height, width, 3)
-    assert not imagined[0].observed_png
-    assert all(not decode_map(each.observed_png).any() for each in imagined[1:])
+    assert not frames[0].observed_png
+    assert all(not decode_map(each.observed_png).any() for each in frames[1:])
 
 
 def test_a_path_that_stays_gives_the_photo_itself(world: RemoteWorld) -> None:
@@ -190,7 +190,7 @@ def assert_it_stopped(controls: Controls) -> None:
 def test_cancelling_stops_the_model_within_a_step(world: RemoteWorld, controls: Controls) -> None:
     controls.tell("step", 0.2)
     cancelled = threading.Event()
-    found: list[Imagined] = []
+    found: list[Frame] = []
     asked = spec("turn left 90 degrees", is_cancelled=cancelled.is_set)
     reader = threading.Thread(target=lambda: found.extend(world.imagine(asked)))
     reader.start()
@@ -237,7 +237,7 @@ def test_a_reader_that_rests_keeps_the_world_from_nobody(world: RemoteWorld) -> 
     resting = world.imagine(spec("turn left 9 degrees"))
     first = next(resting)
     assert len(frames_of(world, spec("turn left 6 degrees"))) == 3
-    assert [first, *resting][-1].frame.png == frames_of(world, spec("turn left 9 degrees"))[-1].png
+    assert [first, *resting][-1].png == frames_of(world, spec("turn left 9 degrees"))[-1].png
 
 
 def test_the_inside_of_a_failure_is_in_our_log_and_not_in_the_reply(

@@ -16,14 +16,14 @@ from prometheus_client import REGISTRY
 from teacher_service.gates.settings import GateSettings
 from teacher_service.gating import judged_by, read_gate_settings
 from teacher_service.photos import motorcycle
-from teacher_service.worlds.base import Imagined, ImagineSpec
+from teacher_service.worlds.base import ImagineSpec
 from teacher_service.worlds.geometric import GeometricWorld
 from teacher_service.worlds.renderer import RendererWorld
 from tests.round_kit import free_port
 from tests.teacher_kit import INFO, StepWorld, WarmWorld, eventually, named, seeds, serving
 from world2vlm import convert, rpc
 from world2vlm.actions import parse_actions
-from world2vlm.bundles import GateVerdict
+from world2vlm.bundles import Frame, GateVerdict
 from world2vlm.cameras import integrate
 from world2vlm.clients.teacher import TeacherClient
 from world2vlm.errors import (
@@ -258,14 +258,14 @@ def test_a_world_that_cannot_be_warmed_ends_the_service() -> None:
 # Gates
 
 
-def strict(info: WorldInfo, spec: ImagineSpec, frames: Iterator[Imagined]) -> Iterator[Imagined]:
+def strict(info: WorldInfo, spec: ImagineSpec, frames: Iterator[Frame]) -> Iterator[Frame]:
     """Fails the second frame."""
-    for index, imagined in enumerate(frames):
+    for index, frame in enumerate(frames):
         verdicts = (
             GateVerdict("sharpness", 0.9, True),
             GateVerdict("yaw", 4.0, index != 1, "" if index != 1 else "it turns right"),
         )
-        yield replace(imagined, frame=replace(imagined.frame, gates=verdicts, scores={"yaw_deg": 4.0}))
+        yield replace(frame, gates=verdicts, scores={"yaw_deg": 4.0})
 
 
 def test_a_failed_gate_ends_the_stream_unless_rejected_frames_are_wanted(tmp_path: Path) -> None:
@@ -294,10 +294,10 @@ class Flipped:
         self._world = GeometricWorld()
         self.info = self._world.info
 
-    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
         mirrored = tuple(replace(waypoint, c2w=np.linalg.inv(waypoint.c2w)) for waypoint in spec.path)
-        for waypoint, imagined in zip(spec.path, self._world.imagine(replace(spec, path=mirrored)), strict=True):
-            yield replace(imagined, frame=replace(imagined.frame, c2w=waypoint.c2w))
+        for waypoint, frame in zip(spec.path, self._world.imagine(replace(spec, path=mirrored)), strict=True):
+            yield replace(frame, c2w=waypoint.c2w)
 
 
 def test_a_world_that_turns_the_wrong_way_is_caught_and_the_right_one_is_not() -> None:
@@ -338,7 +338,7 @@ def test_prometheus_is_told(tmp_path: Path) -> None:
         "frames": ("frame_seconds_count", {"world": "steps"}),
     }
 
-    def rejecting(info: WorldInfo, spec: ImagineSpec, frames: Iterator[Imagined]) -> Iterator[Imagined]:
+    def rejecting(info: WorldInfo, spec: ImagineSpec, frames: Iterator[Frame]) -> Iterator[Frame]:
         if spec.seed:
             raise GateRejectedError("yaw", 1.0, "it turns right")
         yield from frames
@@ -400,7 +400,7 @@ def test_a_world_that_is_not_served_says_how_to_get_it() -> None:
 
 def test_a_world_that_stops_early_is_an_error_of_ours() -> None:
     class Lazy(StepWorld):
-        def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+        def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
             yield from list(super().imagine(spec))[:-1]
 
     with (

@@ -70,8 +70,9 @@ def test_frames_round_trip() -> None:
         objects=(ObjectView(3, "chair", "red", BOX, 0.25),),
         instances_png=b"map",
         scores={"clearance_m": 0.5},
+        observed_png=b"mask",
     )
-    message = convert.frame_to_proto(frame, 1, 4, b"mask")
+    message = convert.frame_to_proto(frame, 1, 4)
     back = convert.frame_from_proto(teacher_pb2.Frame.FromString(message.SerializeToString()))
     assert (message.index, message.count, message.observed.data, back.observed_png) == (1, 4, b"mask", b"mask")
     assert convert.frame_to_proto(back, 1, 4) == message

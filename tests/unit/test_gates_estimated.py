@@ -15,10 +15,11 @@ from teacher_service.gates.keeper import Gatekeeper
 from teacher_service.gates.views import View
 from teacher_service.paths import from_actions
 from teacher_service.service import Teacher
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo
+from teacher_service.worlds.base import ImagineSpec, Photo
 from teacher_service.worlds.depths import Depths
 from teacher_service.worlds.geometric import GeometricOptions, GeometricWorld
 from world2vlm.actions import parse_actions
+from world2vlm.bundles import Frame
 from world2vlm.cameras import Floats
 from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.settings import TeacherSettings
@@ -35,10 +36,10 @@ class Short:
         self._world, self._share = GeometricWorld(options=GeometricOptions(inpaint_model="none")), share
         self.info = self._world.info
 
-    def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
+    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
         path = tuple(replace(waypoint, c2w=shortened(waypoint.c2w, self._share)) for waypoint in spec.path)
-        for waypoint, imagined in zip(spec.path, self._world.imagine(replace(spec, path=path)), strict=True):
-            yield replace(imagined, frame=replace(imagined.frame, c2w=waypoint.c2w))
+        for waypoint, frame in zip(spec.path, self._world.imagine(replace(spec, path=path)), strict=True):
+            yield replace(frame, c2w=waypoint.c2w)
 
 
 class Counting:
@@ -65,8 +66,8 @@ def teacher(monkeypatch: pytest.MonkeyPatch, share: float, **settings: Any) -> T
     return app.make_teacher(TeacherSettings.load(**settings))
 
 
-def failed(frames: Iterator[Imagined]) -> set[str]:
-    return {verdict.name for each in frames for verdict in each.frame.gates if not verdict.passed}
+def failed(frames: Iterator[Frame]) -> set[str]:
+    return {verdict.name for each in frames for verdict in each.gates if not verdict.passed}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_a_move_of_three_quarters_fails_where_depth_is_estimated(
     frames = list(teacher(monkeypatch, share, gates=gates).imagine("", ImagineSpec(PHOTO, PATH)))
     assert len(frames) == len(PATH)
     assert failed(iter(frames)) == expected
-    judged = {verdict.name for each in frames for verdict in each.frame.gates}
+    judged = {verdict.name for each in frames for verdict in each.gates}
     assert ("reprojection" in judged) is bool(gates) and ("direction" in judged) is not bool(gates)
 
 

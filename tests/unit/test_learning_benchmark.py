@@ -11,7 +11,6 @@ import pytest
 from benchmarks.train import teachers
 from benchmarks.train.learning import BOTH, School, fit, subset
 from benchmarks.train.teachers import FIRST_SCENE, imagine_records, together
-from teacher_service.worlds.base import Imagined
 from tests.dataset_kit import toy_records
 from trainer.recipes import Recipe, load_recipe
 from trainer.stages import train_student
@@ -81,9 +80,9 @@ def test_objects_that_are_mostly_painted_in_are_not_asked_about() -> None:
     observed = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 0, 0]], np.uint8) * 255
     objects = tuple(ObjectView(number, "chair", "red", Box(0, 0, 500, 500), 0.2) for number in (1, 2, 3))
     truth = Frame(b"", np.eye(4), np.eye(3), (3, 4), objects=objects, instances_png=encode_png(instances))
-    found = teachers._as_shown(truth, Imagined(truth, observed_png=encode_png(observed)))
+    found = teachers._as_shown(truth, replace(truth, observed_png=encode_png(observed)))
     assert [view.area for view in found] == [0.2, 0.2, 0.0]
-    assert tuple(teachers._as_shown(truth, Imagined(truth))) == objects
+    assert tuple(teachers._as_shown(truth, truth)) == objects
 
 
 @pytest.fixture

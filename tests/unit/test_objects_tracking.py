@@ -9,7 +9,7 @@ import pytest
 from teacher_service.objects import Detection, ObjectFilters, ObjectTracker, WithObjects
 from teacher_service.objects.surfaces import Surroundings, extent
 from teacher_service.paths import from_actions
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo
+from teacher_service.worlds.base import ImagineSpec, Photo
 from tests.detector_kit import GivenDetections
 from trainer.labelling import label
 from world2vlm.actions import parse_actions
@@ -209,13 +209,13 @@ def test_frames_come_one_by_one() -> None:
     class Watched:
         info = WorldInfo("watched", "", True, False, False, True, "CC0-1.0", True, "")
 
-        def imagine(self, spec: ImagineSpec) -> Iterator[Imagined]:
-            yield Imagined(path("FWD_1")[0])
+        def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
+            yield path("FWD_1")[0]
             raise AssertionError("the second frame was asked for before the first was given")
 
     photo = Photo(np.zeros((SIZE[1], SIZE[0], 3), np.uint8), K)
     spec = ImagineSpec(photo, from_actions(parse_actions("turn left 5 degrees")))
-    assert next(WithObjects(Watched(), GivenDetections([[]]), FILTERS).imagine(spec)).frame.objects == ()
+    assert next(WithObjects(Watched(), GivenDetections([[]]), FILTERS).imagine(spec)).objects == ()
 
 
 def test_questions_about_tracked_photos_are_only_those_with_a_certain_answer() -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from teacher_service.objects import Detection, ObjectFilters, WithObjects
 from teacher_service.paths import from_actions
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, ScenePoint, Warmable
+from teacher_service.worlds.base import ImagineSpec, Photo, ScenePoint, Warmable
 from teacher_service.worlds.depths import Depths
 from tests.detector_kit import GivenDetections
 from trainer.label_files import label_folders
@@ -33,7 +33,7 @@ class StillWorld:
     def imagine(self, spec: ImagineSpec):  # type: ignore[no-untyped-def]
         for waypoint in spec.path:
             frame = Frame(encode_png(PIXELS), waypoint.c2w, K, SIZE, waypoint.actions_step, waypoint.key_frame)
-            yield Imagined(frame, b"mask")
+            yield replace(frame, observed_png=b"mask")
 
 
 class Flat:
@@ -47,7 +47,7 @@ class Flat:
 
 def imagine(
     anchor: Photo | ScenePoint, text: str, detections: list[list[Detection]], estimator: Flat | None = None
-) -> list[Imagined]:
+) -> list[Frame]:
     path = from_actions(parse_actions(text), key_frames_only=True)
     world = WithObjects(
         StillWorld(), GivenDetections(detections), ObjectFilters(), Depths(estimator) if estimator else None
@@ -61,16 +61,16 @@ def test_frames_of_a_photo_come_with_objects() -> None:
     # At two metres 0.2 m are 6 pixels.
     moved = replace(LAMP, box=(34.0, 30.0, 54.0, 60.0))
     first, second = imagine(Photo(PIXELS, K, depth), "move right 0.2 meters", [[LAMP], [moved]])
-    assert [view.instance_id for view in (*first.frame.objects, *second.frame.objects)] == [1, 1]
-    assert second.frame.objects[0].box.x1 == round(34 / 120 * 1000)
+    assert [view.instance_id for view in (*first.objects, *second.objects)] == [1, 1]
+    assert second.objects[0].box.x1 == round(34 / 120 * 1000)
     assert second.observed_png == b"mask"
 
 
 def test_without_depth_only_turns_or_estimated_depth_have_objects() -> None:
     photo = Photo(PIXELS, K)
-    assert all(each.frame.objects for each in imagine(photo, "turn left 5 degrees", [[LAMP], [LAMP]]))
-    assert not any(each.frame.objects for each in imagine(photo, "move right 0.2 meters", []))
-    assert all(each.frame.objects for each in imagine(photo, "move right 0.2 meters", [[LAMP], [LAMP]], Flat()))
+    assert all(each.objects for each in imagine(photo, "turn left 5 degrees", [[LAMP], [LAMP]]))
+    assert not any(each.objects for each in imagine(photo, "move right 0.2 meters", []))
+    assert all(each.objects for each in imagine(photo, "move right 0.2 meters", [[LAMP], [LAMP]], Flat()))
 
 
 def test_a_wrapped_world_is_warmed_up() -> None:
@@ -89,14 +89,14 @@ def test_a_wrapped_world_is_warmed_up() -> None:
 
 
 def test_frames_of_a_scene_stay_as_they_are() -> None:
-    assert not any(each.frame.objects for each in imagine(ScenePoint(1, 0), "move right 0.2 meters", []))
+    assert not any(each.objects for each in imagine(ScenePoint(1, 0), "move right 0.2 meters", []))
 
 
 def test_photos_without_objects_are_asked_about_motion_alone_and_with_objects_about_them_too(tmp_path: Path) -> None:
     params = {**stamp(StillWorld.info)}
     for name, detections in (("without", [[], []]), ("with", [[LAMP], [LAMP]])):
         made = imagine(Photo(PIXELS, K), "turn left 5 degrees", detections)
-        write_bundle(tmp_path / name, Bundle("photo", "1", tuple(each.frame for each in made), params))
+        write_bundle(tmp_path / name, Bundle("photo", "1", tuple(made), params))
     without, with_ = (
         {record.task_type for record in label_folders([tmp_path / name], tmp_path, 0, STRICT)}
         for name in ("without", "with")

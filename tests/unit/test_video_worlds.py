@@ -18,7 +18,7 @@ from PIL import Image
 from teacher_service.paths import from_actions, from_poses
 from teacher_service.photos import motorcycle
 from teacher_service.worlds import sana_wm, wan_vace_warp
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo
+from teacher_service.worlds.base import ImagineSpec, Photo
 from teacher_service.worlds.diffusion import Audience
 from teacher_service.worlds.diffusion_loading import check_free, explained, load
 from teacher_service.worlds.diffusion_options import VideoOptions, check_installed, under_terms
@@ -28,6 +28,7 @@ from teacher_service.worlds.wan_sampling import VaceSampler
 from teacher_service.worlds.warp import Relief
 from tests.worlds_kit import TINY, settings, tiny_sana, tiny_wan
 from world2vlm.actions import parse_actions
+from world2vlm.bundles import Frame
 from world2vlm.cameras import integrate
 from world2vlm.errors import GateRejectedError, InvalidInputError, NotFoundError, OverloadedError
 from world2vlm.images import decode_map
@@ -59,8 +60,8 @@ def spec(actions: str, photo: Photo | None = None, **changes: Any) -> ImagineSpe
     return replace(ImagineSpec(photo or motorcycle(), from_actions(parse_actions(actions))), **changes)
 
 
-def pixels(imagined: Imagined) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(io.BytesIO(imagined.frame.png)))
+def pixels(frame: Frame) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(frame.png)))
 
 
 # The photo and the path.
@@ -144,7 +145,7 @@ def test_paths_of_one_photo_are_made_together_and_the_photo_is_encoded_once(sana
     asked = [spec("turn right 10 degrees"), spec("turn left 40 degrees", seed=9), spec("turn right 15 degrees")]
     alone = [list(world.imagine(each)) for each in asked]
     assert (len(encoded), denoised) == (1, [2] * 6)
-    together: list[list[Imagined]] = [[], [], []]
+    together: list[list[Frame]] = [[], [], []]
     for index, imagined in world.imagine_many(asked):
         together[index].append(imagined)
     assert (len(encoded), denoised[6:]) == (1, [6] * 2)
@@ -202,7 +203,7 @@ def test_offloading_changes_no_pixel_and_no_digest(sana: Path, sana_world: sana_
     assert world.info.digest == sana_world.info.digest
     asked = spec("turn left 10 degrees")
     for _ in range(2):
-        assert [each.frame.png for each in world.imagine(asked)] == [e.frame.png for e in sana_world.imagine(asked)]
+        assert [each.png for each in world.imagine(asked)] == [e.png for e in sana_world.imagine(asked)]
 
 
 def test_warming_up_makes_a_video(sana_world: sana_wm.SanaWorld, wan_world: wan_vace_warp.VaceWarpWorld) -> None:
@@ -320,10 +321,10 @@ def test_what_the_photo_shows_is_pasted_over_what_the_model_makes(
     relief = Relief(FITTED.pixels, FITTED.depth, FITTED.intrinsics)
     free = list(wan_vace_warp.make(settings("wan_vace_warp", wan, depth="none", paste=False)).imagine(asked))
     for imagined, other in list(zip(wan_world.imagine(asked), free, strict=True))[1:]:
-        warped = relief.view(imagined.frame.c2w)
+        warped = relief.view(imagined.c2w)
         seen = decode_map(imagined.observed_png) > 0
         assert np.array_equal(seen, warped.seen)
-        assert imagined.frame.scores["observed_share"] == pytest.approx(seen.mean()) and 0.3 < seen.mean() < 1
+        assert imagined.scores["observed_share"] == pytest.approx(seen.mean()) and 0.3 < seen.mean() < 1
         assert np.array_equal(pixels(imagined)[seen], warped.rgb[seen])
         assert np.array_equal(pixels(imagined)[~seen], pixels(other)[~seen])
         assert not np.array_equal(pixels(other)[seen], warped.rgb[seen])
@@ -366,7 +367,7 @@ def test_a_depth_model_stands_in_for_the_photo_s_own(wan: Path, wan_world: wan_v
     world = wan_vace_warp.VaceWarpWorld(wan_world.info, options, 4, wan_world.sampler, depth=Wall())
     photo = replace(motorcycle(), depth=None)
     moved = list(world.imagine(spec("move left 0.2 meters", photo)))[-1]
-    wall = Relief(FITTED.pixels, np.full((64, 64), 2, np.float32), FITTED.intrinsics).view(moved.frame.c2w)
+    wall = Relief(FITTED.pixels, np.full((64, 64), 2, np.float32), FITTED.intrinsics).view(moved.c2w)
     assert np.array_equal(pixels(moved)[wall.seen], wall.rgb[wall.seen])
     list(world.imagine(spec("move right 0.2 meters", photo)))
     list(world.imagine(spec("turn right 5 degrees", photo)))

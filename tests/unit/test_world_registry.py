@@ -38,7 +38,7 @@ def test_an_installed_package_s_world_is_served_beside_ours(site: Path, monkeypa
     teacher = Teacher(make_worlds(settings))
     assert [info.name for info in teacher.describe()] == ["renderer", "copy"]
     spec = ImagineSpec(motorcycle(), from_actions(parse_actions("turn left 10 degrees")))
-    frames = [imagined.frame for imagined in teacher.imagine("copy", spec)]
+    frames = list(teacher.imagine("copy", spec))
     assert len(frames) == 3 and frames[0].png != frames[1].png == frames[2].png
 
 
