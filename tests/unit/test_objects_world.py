@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from teacher_service import app
 from teacher_service.objects import Detection, ObjectFilters, WithObjects
 from teacher_service.paths import from_actions
 from teacher_service.worlds.base import ImagineSpec, Photo, ScenePoint, Warmable
@@ -17,6 +19,7 @@ from world2vlm.bundles import Bundle, Frame, write_bundle
 from world2vlm.cameras import Floats, intrinsics_from_fov
 from world2vlm.images import encode_png
 from world2vlm.licences import STRICT, stamp
+from world2vlm.settings import TeacherSettings
 from world2vlm.worlds import WorldInfo
 
 SIZE = (120, 90)
@@ -71,6 +74,18 @@ def test_without_depth_only_turns_or_estimated_depth_have_objects() -> None:
     assert all(each.objects for each in imagine(photo, "turn left 5 degrees", [[LAMP], [LAMP]]))
     assert not any(each.objects for each in imagine(photo, "move right 0.2 meters", []))
     assert all(each.objects for each in imagine(photo, "move right 0.2 meters", [[LAMP], [LAMP]], Flat()))
+
+
+@pytest.mark.parametrize(("model", "is_followed"), [("tiny", True), ("none", False)])
+def test_the_teacher_s_depth_model_follows_objects_where_a_photo_has_no_depth(
+    model: str, is_followed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "make_worlds", lambda settings: [StillWorld()])
+    monkeypatch.setattr(app, "make_detector", lambda options: GivenDetections([[LAMP], [LAMP]]))
+    teacher = app.make_teacher(TeacherSettings.load(depth_model=model, with_gates=False))
+    path = from_actions(parse_actions("move right 0.05 meters"))
+    first, second = teacher.imagine("still", ImagineSpec(Photo(PIXELS, K), path))
+    assert bool(first.objects) is is_followed and bool(second.objects) is is_followed
 
 
 def test_a_wrapped_world_is_warmed_up() -> None:
