@@ -7,15 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from teacher_service.lenses import LEAST_FOV_DEG, MOST_FOV_DEG, intrinsics_of
 from teacher_service.worlds.base import Photo
-from world2vlm.cameras import intrinsics_from_fov
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import MAX_BYTES, decode_image
+from world2vlm.lenses import check_fov, check_shape, intrinsics_of
 
 SAMPLE = "motorcycle"
-MIN_SIDE = 16
-MAX_ASPECT = 3.0
 
 
 def motorcycle() -> Photo:
@@ -49,10 +46,8 @@ def load_photo(image: Path, depth: Path | None, fov_deg: float | None, max_width
         InvalidInputError: a file can't be read or does not fit, the photo is no pinhole camera's, or `fov_deg` is not
             between 10 and 150 degrees.
     """
-    if fov_deg is not None and not LEAST_FOV_DEG <= fov_deg <= MOST_FOV_DEG:
-        raise InvalidInputError(
-            f"a photo's field of view must be {LEAST_FOV_DEG:g} to {MOST_FOV_DEG:g} degrees, not {fov_deg:g}"
-        )
+    if fov_deg is not None:
+        check_fov(fov_deg)
     try:
         data = image.read_bytes()
     except OSError as error:
@@ -65,26 +60,8 @@ def load_photo(image: Path, depth: Path | None, fov_deg: float | None, max_width
         height, width = max(1, round(height * max_width / width)), max_width
         pixels = pixels.resize((width, height), Image.Resampling.LANCZOS)
         metres = None if metres is None else _nearest(metres, height, width)
-    if fov_deg is not None:
-        intrinsics = intrinsics_from_fov(fov_deg, width, height)
-    else:
-        intrinsics = intrinsics_of(Image.open(io.BytesIO(data)), width, height, image.name)
+    intrinsics = intrinsics_of(Image.open(io.BytesIO(data)), width, height, image.name, fov_deg)
     return Photo(np.asarray(pixels), intrinsics, metres)
-
-
-def check_shape(width: int, height: int) -> None:
-    """Refuse what no single pinhole camera took, or what is too small to show anything.
-
-    Raises:
-        InvalidInputError: a panorama, or a side under 16 pixels.
-    """
-    if min(width, height) < MIN_SIDE:
-        raise InvalidInputError(f"a photo must have at least {MIN_SIDE} pixels a side, not {width} x {height}")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise InvalidInputError(
-            f"a photo of {width} x {height} pixels looks like a panorama, which no pinhole camera takes; cut out "
-            f"a piece of at most {MAX_ASPECT:g} to 1"
-        )
 
 
 def _load_depth(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teacher_service.jobs import Job, Plan
-from teacher_service.lenses import DEFAULT_FOV_DEG
 from teacher_service.paths import Waypoint, check_count, from_actions, from_poses
 from teacher_service.service import Teacher
 from teacher_service.worlds.base import ImagineSpec, Photo, ScenePoint
@@ -17,6 +16,7 @@ from world2vlm.actions import format_actions
 from world2vlm.cameras import Floats, intrinsics_from_fov
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import decode_image
+from world2vlm.lenses import DEFAULT_FOV_DEG
 from world2vlm.v1 import teacher_pb2
 
 DEFAULT_SIZE = 128

@@ -39,8 +39,11 @@ def compare_checkpoints(
     seed: int,
     threads: int,
     on_progress: Progress,
+    min_scenes: int = 1,
 ) -> dict[str, Any]:
     """Ask both checkpoints all held-out questions.
+
+    `min_scenes` is the gate's (`trainer.evaluation.gate`).
 
     Returns:
         `before`, `after` (summaries by task), `baselines`, `references` (see `_references`), `probes` (before and
@@ -54,7 +57,7 @@ def compare_checkpoints(
     before, probes_before = _assess(load_student(parent), test, bundles, lambda done: on_progress(done, total))
     student = load_student(child)
     after, probes_after = _assess(student, test, bundles, lambda done: on_progress(len(test) + done, total))
-    decision = gate(before, after, baselines, probes_before, probes_after, seed=seed)
+    decision = gate(before, after, baselines, probes_before, probes_after, min_scenes=min_scenes, seed=seed)
     return {
         "before": summarise(before, baselines, seed),
         "after": summarise(after, baselines, seed),
@@ -76,12 +79,12 @@ def probe_scores(student: Student, records: Sequence[TaskRecord], bundles: Path)
     """What a round must not make a student forget, by probe: mean scores on single frames of `records`.
 
     `grounding`: the IoU of the box of a named object ("Where is the red chair?"). `naming`: whether it names what is in
-    a box. The questions are the base student's, and depend on the records alone.
+    a box. The questions are the base student's, and depend on the records alone. A probe is left out where no frame
+    shows an object to ask about.
     """
     paths = sorted({path for record in records for path in record.images})
-    return {
-        name: _probe(student, bundles, _probes(paths, bundles, ask), score) for name, (ask, score) in _PROBES.items()
-    }
+    asked = {name: _probes(paths, bundles, ask) for name, (ask, _) in _PROBES.items()}
+    return {name: _probe(student, bundles, found, _PROBES[name][1]) for name, found in asked.items() if found}
 
 
 def _probes(paths: Sequence[str], bundles: Path, ask: Ask) -> list[tuple[str, str, str]]:
@@ -104,7 +107,7 @@ def _probe(
         part = asked[start : start + _BATCH]
         replies = student.answer([read_prompt(bundles, (path,), question) for path, question, _ in part])
         scores += [score(reply.text, truth) for reply, (_, _, truth) in zip(replies, part, strict=True)]
-    return sum(scores) / len(scores) if scores else 0.0
+    return sum(scores) / len(scores)
 
 
 def _references(

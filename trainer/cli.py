@@ -17,7 +17,15 @@ rounds = typer.Typer(help="Rounds: imagine, train, evaluate, promote.", no_args_
 jobs = typer.Typer(help="Jobs: imagine and label a dataset, and train nobody.", no_args_is_help=True)
 
 Seed = Annotated[int, typer.Option(help="Which block of scenes to train on, and the seed of training.")]
-World = Annotated[str, typer.Option(help="The teacher's world.")]
+World = Annotated[str, typer.Option(help="The teacher's world; default: renderer, or geometric with --photos.")]
+Photos = Annotated[
+    Path | None,
+    typer.Option(help="Folder of photographs to imagine in place of rooms; a sub-folder is one place."),
+]
+Fov = Annotated[
+    float | None,
+    typer.Option(help="The photographs' horizontal field of view in degrees; default: what each one's EXIF says."),
+]
 Watch = Annotated[bool, typer.Option("--watch", help="Stay and show the progress.")]
 
 
@@ -93,10 +101,15 @@ def start_round(
     scenes_per_shard: Annotated[int, typer.Option(help="Scenes that one task takes.")] = RoundPlan.scenes_per_shard,
     recipe: str = RoundPlan.recipe,
     steps: Annotated[int, typer.Option(help="Optimiser steps; 0: as the recipe says.")] = RoundPlan.steps,
-    world: World = RoundPlan.world,
+    world: World = "",
+    photos: Photos = None,
+    fov: Fov = None,
     watch: Watch = False,
 ) -> None:
-    """Start a round."""
+    """Start a round, on procedural rooms or on your photographs.
+
+    With --photos the numbers of scenes are those of photographs, at most; what is held out goes by places.
+    """
     from trainer.plans import fresh_id, make_plan
 
     settings = _settings()
@@ -112,6 +125,7 @@ def start_round(
         recipe=recipe,
         steps=steps,
         world=world,
+        photos=_gather(settings, photos, fov),
     )
     _start(settings, plan, watch)
 
@@ -143,7 +157,9 @@ def submit_job(
     scenes: Annotated[int, typer.Option(help="Scenes of the training split.")] = 100,
     test_scenes: Annotated[int, typer.Option(help="Held-out scenes.")] = 20,
     trajectories: Annotated[int, typer.Option(help="Trajectories in each scene.")] = 6,
-    world: World = RoundPlan.world,
+    world: World = "",
+    photos: Photos = None,
+    fov: Fov = None,
     watch: Watch = False,
 ) -> None:
     """Imagine and label a dataset."""
@@ -160,8 +176,23 @@ def submit_job(
         trajectories_per_scene=trajectories,
         recipe=NO_TRAINING,
         world=world,
+        photos=_gather(settings, photos, fov),
     )
     _start(settings, plan, watch)
+
+
+def _gather(settings: "TrainerSettings", photos: Path | None, fov: float | None) -> str:
+    """The digest of a folder's photographs in the store; empty where no folder is given."""
+    from trainer.gathering import gather
+
+    if photos is None:
+        if fov is not None:
+            raise typer.BadParameter("--fov is the photographs' field of view: it goes with --photos")
+        return ""
+    gathered = gather(_store(settings), photos, fov)
+    for line in gathered.summary:
+        typer.echo(line, err=True)
+    return gathered.collection.digest
 
 
 def _start(settings: "TrainerSettings", plan: RoundPlan, watch: bool) -> None:

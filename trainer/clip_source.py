@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainer.packing import Example
-from trainer.perception import SUFFIXES, ask
+from trainer.perception import SUFFIXES, ask, visible
 from trainer.pose import Pose, pose_target
 from trainer.sft_config import SftConfig
 from world2vlm.actions import parse_actions
@@ -74,12 +74,14 @@ class ClipSource:
         self._sizes: dict[tuple[str, str], int] = {}
         self._frames = _load_frames([bundles_root / path for path in paths], processor)
         self._objects = _load_objects(paths, bundles_root)
+        # Photographs that no detector looked at show nothing to ask about.
+        self._replay_share = config.replay if any(map(visible, self._objects)) else 0.0
 
     def batch(self, step: int) -> ClipBatch:
         """The clips of a step; a function of the seed and the step."""
         rng = random.Random(f"{self._config.seed}/{step}")
         drawn = [
-            self._replay(rng) if rng.random() < self._config.replay else self._task_clip(rng)
+            self._replay(rng) if rng.random() < self._replay_share else self._task_clip(rng)
             for _ in range(self._config.clips)
         ]
         pairs = np.array([(clip.first, clip.last) for clip in drawn])

@@ -1,6 +1,6 @@
-"""Imagine and label: scenes in, bundles in the store and candidate task records out.
+"""Imagine and label: rooms or photographs in, bundles in the store and candidate task records out.
 
-Everything here is a function of the plan: imagining a scene again writes the same bundles and gives the same records,
+Everything here is a function of the plan: imagining a source again writes the same bundles and gives the same records,
 and bundles that are already whole are not asked for again.
 """
 
@@ -9,14 +9,15 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from trainer.labelling import label
 from trainer.patience import patiently
 from trainer.sampling import Candidate, candidates
-from world2vlm.actions import Action, format_actions
+from trainer.sources import AnchorKind, Source, Teacher
+from world2vlm.actions import Action, canonicalise, format_actions
 from world2vlm.bundles import Bundle, Frame, first_rejection, read_bundle, rejected_params, write_bundle
 from world2vlm.errors import GateRejectedError, NotFoundError
 from world2vlm.files import canonical_json
@@ -30,31 +31,9 @@ FRAME_SIZE = 128
 BUNDLES, ASIDE = "bundles", "rejected"
 
 
-class Teacher(Protocol):
-    """What imagining needs of the teacher service."""
-
-    def world(self, name: str) -> Mapping[str, Any]:
-        """What bundles say about the world they come from (`world2vlm.licences.stamp`)."""
-        ...
-
-    def imagine(
-        self, world: str, scene: int, anchor: int, actions: Sequence[Action], size: int, keep_rejected: bool
-    ) -> list[Frame]:
-        """The key frames of a trajectory through a scene, `size` x `size` pixels, the anchor's view first.
-
-        With `keep_rejected` the frames that a gate fails come, too, with its verdict among their `gates`.
-
-        Raises:
-            GateRejectedError: a gate rejected the trajectory, and there is nothing to see.
-            UnavailableError: nobody answers.
-            OverloadedError: too much is asked at once.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class ImaginePlan:
-    """What to imagine of each scene; the scenes themselves come one by one."""
+    """What to imagine from each source (a room, a photograph); the sources themselves come one by one."""
 
     seed: int
     world: str
@@ -64,19 +43,27 @@ class ImaginePlan:
 
 @dataclass(frozen=True)
 class Imagined:
-    """What came of some scenes.
+    """What came of some sources.
 
     Attributes:
         bundles: paths relative to the store's `bundles/`.
         records: candidate task records, images relative to the same.
         rejected: how many trajectories each gate rejected.
+        aside: paths of those that are kept, relative to the store's `rejected/`.
         worlds: what the bundles say about their worlds, each world once.
     """
 
     bundles: tuple[str, ...]
     records: tuple[TaskRecord, ...]
     rejected: Mapping[str, int]
+    aside: tuple[str, ...]
     worlds: tuple[Mapping[str, Any], ...]
+
+
+@dataclass
+class _Rejected:
+    gates: Counter[str] = field(default_factory=Counter)
+    aside: list[str] = field(default_factory=list)
 
 
 class Imaginer:
@@ -104,56 +91,63 @@ class Imaginer:
         self._policy = policy
         self._keep_rejected = keep_rejected
 
-    def imagine(self, plan: ImaginePlan, scenes: Sequence[int]) -> Imagined:
-        """Imagine and label some scenes.
+    def imagine(self, plan: ImaginePlan, sources: Sequence[Source]) -> Imagined:
+        """Imagine and label some sources.
 
         Raises:
             PreconditionError: the world's terms are not acknowledged: nothing is imagined that nobody may learn from.
+            InvalidInputError: the world does not take such sources.
             UnavailableError, OverloadedError: the teacher stayed away or busy for `patience_s`.
+            NotFoundError: a photograph has vanished from the store.
             World2VLMError: whatever else the teacher says is wrong with the plan.
         """
-        world = patiently(lambda: self._teacher.world(plan.world), self._patience_s)
-        self._policy.check([Terms.read(world)])
-        rejected: Counter[str] = Counter()
+        worlds = {kind: self._permitted(plan.world, kind) for kind in sorted({source.kind for source in sources})}
+        rejected = _Rejected()
         paths: list[str] = []
         records: list[TaskRecord] = []
-        worlds: list[Mapping[str, Any]] = []
-        for scene in scenes:
+        stamps: list[Mapping[str, Any]] = []
+        for source in sources:
             for trajectory in range(plan.trajectories):
-                bundle = self._trajectory(plan, world, scene, trajectory, rejected)
+                bundle = self._trajectory(plan, worlds[source.kind], source, trajectory, rejected)
                 if bundle is not None:
                     paths.append(bundle.relative_path.as_posix())
                     records.extend(label(bundle, plan.seed))
-                    worlds.append(stamped_world(bundle.params))
-        return Imagined(tuple(paths), tuple(records), dict(rejected), tuple(distinct(worlds)))
+                    stamps.append(stamped_world(bundle.params))
+        counts, aside = dict(rejected.gates), tuple(rejected.aside)
+        return Imagined(tuple(paths), tuple(records), counts, aside, tuple(distinct(stamps)))
+
+    def _permitted(self, name: str, kind: AnchorKind) -> Mapping[str, Any]:
+        world = patiently(lambda: self._teacher.world(name, kind), self._patience_s)
+        self._policy.check([Terms.read(world)])
+        return world
 
     def _trajectory(
-        self, plan: ImaginePlan, world: Mapping[str, Any], scene: int, trajectory: int, rejected: Counter[str]
+        self, plan: ImaginePlan, world: Mapping[str, Any], source: Source, trajectory: int, rejected: _Rejected
     ) -> Bundle | None:
         """The first candidate that every gate lets pass; None where none does."""
-        for candidate in candidates(plan.seed, scene, trajectory, plan.trajectories):
-            wanted = _empty_bundle(plan, world, scene, trajectory, candidate)
+        for candidate in candidates(plan.seed, source.key, trajectory, plan.trajectories):
+            wanted = _empty_bundle(plan, world, source, trajectory, candidate)
             try:
-                return load_bundle(self._store, wanted) or self._ask(plan, scene, candidate, wanted)
+                return load_bundle(self._store, wanted) or self._ask(plan, source, candidate, wanted)
             except GateRejectedError as error:
-                rejected[error.gate] += 1
-        _log.info("scene %d, trajectory %d: every candidate was rejected", scene, trajectory)
+                rejected.gates[error.gate] += 1
+                if self._keep_rejected:
+                    rejected.aside.append(wanted.relative_path.as_posix())
+        _log.info("%s, trajectory %d: every candidate was rejected", source.scene, trajectory)
         return None
 
-    def _ask(self, plan: ImaginePlan, scene: int, candidate: Candidate, wanted: Bundle) -> Bundle:
-        """Have a bundle imagined and save it, or set it aside and raise what is wrong with it."""
+    def _ask(self, plan: ImaginePlan, source: Source, candidate: Candidate, wanted: Bundle) -> Bundle:
+        """Have a bundle imagined and save its key frames, or set them aside and raise what is wrong with it."""
         try:
             frames = patiently(
-                lambda: self._teacher.imagine(
-                    plan.world, scene, candidate.anchor, candidate.actions, plan.size, self._keep_rejected
-                ),
+                lambda: source.ask(self._teacher, self._store, plan.world, candidate, plan.size, self._keep_rejected),
                 self._patience_s,
             )
         except GateRejectedError as error:
             self._set_aside(wanted, error)
             raise
-        bundle = replace(wanted, frames=tuple(frames))
-        if (rejection := first_rejection(bundle.frames)) is not None:
+        bundle = replace(wanted, frames=key_frames(frames))
+        if (rejection := first_rejection(frames)) is not None:
             self._set_aside(bundle, rejection)
             raise rejection
         return save_bundle(self._store, bundle)
@@ -163,9 +157,21 @@ class Imaginer:
             save_bundle(self._store, replace(bundle, params={**bundle.params, **rejected_params(error)}), ASIDE)
 
 
-def scene_name(seed: int) -> str:
-    """The name of a procedural scene in bundles and records."""
-    return f"room_{seed}"
+def key_frames(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    """The key frames alone, each with all the actions since the one before.
+
+    Nobody asks about the frames between: they are there to be judged.
+    """
+    if all(frame.key_frame for frame in frames):
+        return tuple(frames)
+    kept: list[Frame] = []
+    steps: list[Action] = []
+    for frame in frames:
+        steps += frame.actions_step
+        if frame.key_frame:
+            kept.append(replace(frame, actions_step=tuple(canonicalise(steps))))
+            steps = []
+    return tuple(kept)
 
 
 def save_bundle(store: Store, bundle: Bundle, root: str = BUNDLES) -> Bundle:
@@ -194,15 +200,14 @@ def load_bundle(store: Store, bundle: Bundle) -> Bundle | None:
 
 
 def _empty_bundle(
-    plan: ImaginePlan, world: Mapping[str, Any], scene: int, trajectory: int, candidate: Candidate
+    plan: ImaginePlan, world: Mapping[str, Any], source: Source, trajectory: int, candidate: Candidate
 ) -> Bundle:
     """A bundle without frames, named by what they will be a function of, which terms are not."""
     made_of = {
         **{key: value for key, value in world.items() if key not in ("terms", "generative")},
-        "scene_seed": scene,
-        "anchor": candidate.anchor,
+        **source.made_of(candidate),
         "actions": format_actions(candidate.actions),
         "size": plan.size,
     }
-    name = hashlib.sha256(canonical_json(made_of).encode()).hexdigest()[:8]
-    return Bundle(scene_name(scene), f"{trajectory:03d}-{name}", (), {**world, **made_of})
+    name = hashlib.sha256(canonical_json(made_of).encode()).hexdigest()[: source.name_digits]
+    return Bundle(source.scene, f"{trajectory:03d}-{name}", (), {**world, **made_of})

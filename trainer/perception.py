@@ -20,8 +20,8 @@ QuestionAnswer = tuple[str, str]
 
 
 def name(view: ObjectView) -> str:
-    """Colour and category."""
-    return f"{view.colour} {view.category}"
+    """Colour and category; the category alone where nobody says the colour."""
+    return f"{view.colour} {view.category}".lstrip()
 
 
 def visible(views: Sequence[ObjectView]) -> list[ObjectView]:
@@ -45,10 +45,13 @@ def what(views: Sequence[ObjectView], suffix: str, rng: random.Random) -> Questi
 
 
 def exists(views: Sequence[ObjectView], suffix: str, rng: random.Random) -> QuestionAnswer | None:
-    """Presence: half yes; the no's are mostly one word away from something in view."""
+    """Presence: half yes; the no's are mostly one word away from something in view.
+
+    Not asked of objects without a colour: what found them in a photograph may have missed others.
+    """
     shown = visible(views)
     chosen = _choose(shown, rng)
-    if chosen is None:
+    if chosen is None or not chosen.colour:
         return None
     if rng.random() < 0.5:
         return f"Is there a {name(chosen)}{suffix}?", "yes"
@@ -74,9 +77,9 @@ def left_of(views: Sequence[ObjectView], suffix: str, rng: random.Random) -> Que
 
 
 def count(views: Sequence[ObjectView], suffix: str, rng: random.Random) -> QuestionAnswer | None:
-    """Counting a category; scenes with something too small to tell are not asked about it."""
+    """Counting a category; not asked where something is too small to tell, or without a colour (see `exists`)."""
     chosen = _choose(visible(views), rng)
-    if chosen is None:
+    if chosen is None or not chosen.colour:
         return None
     same = [view for view in views if view.category == chosen.category]
     if any(view.area < MIN_AREA for view in same):

@@ -10,6 +10,8 @@ from world2vlm.fullsize import check_takes_rounds
 from world2vlm.rounds import SEED_BLOCK, RoundPlan, RoundState, list_rounds
 from world2vlm.store import Store
 
+PHOTO_WORLD = "geometric"
+
 
 def make_plan(
     round_id: str,
@@ -23,13 +25,19 @@ def make_plan(
     scenes_per_shard: int = RoundPlan.scenes_per_shard,
     recipe: str = RoundPlan.recipe,
     steps: int = RoundPlan.steps,
-    world: str = RoundPlan.world,
+    world: str = "",
+    photos: str = "",
 ) -> RoundPlan:
-    """A plan; see `RoundPlan`.
+    """A plan; see `RoundPlan`. An empty `world` is the one that ships for rooms, or for photographs.
 
     Raises:
-        InvalidInputError: a value is out of range, or there is no such recipe.
+        InvalidInputError: a value is out of range, there is no such recipe, or the world takes no photographs.
     """
+    if photos and world == RoundPlan.world:
+        raise InvalidInputError(
+            f"the world {world!r} imagines procedural rooms and takes no photos: name another with --world, such as "
+            f"{PHOTO_WORLD}"
+        )
     if recipe not in (known := (*recipe_names(), NO_TRAINING)):
         raise InvalidInputError(f"unknown recipe {recipe!r}; known are {', '.join(known)}")
     return RoundPlan(
@@ -42,8 +50,9 @@ def make_plan(
         scenes_per_shard=scenes_per_shard,
         recipe=recipe,
         steps=steps,
-        world=world,
+        world=world or (PHOTO_WORLD if photos else RoundPlan.world),
         student=student,
+        photos=photos,
     )
 
 
@@ -69,9 +78,10 @@ def fresh_id(prefix: str) -> str:
     return f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
 
 
-def nightly_plan(student: str, day: date) -> RoundPlan:
-    """The round of a night: scenes that no other night's round has trained on."""
-    return make_plan(f"nightly-{day:%Y%m%d}", student=student, seed=day.toordinal() % SEED_BLOCK)
+def nightly_plan(student: str, day: date, world: str = "", photos: str = "") -> RoundPlan:
+    """The round of a night: rooms that no other night's round has trained on, or other ways through photographs."""
+    seed = day.toordinal() % SEED_BLOCK
+    return make_plan(f"nightly-{day:%Y%m%d}", student=student, seed=seed, world=world, photos=photos)
 
 
 def unfinished_rounds(store: Store) -> list[str]:

@@ -30,12 +30,12 @@ class Candidate:
     actions: tuple[Action, ...]
 
 
-def candidates(seed: int, scene: int, trajectory: int, trajectories: int) -> Iterator[Candidate]:
+def candidates(seed: int, scene: int | str, trajectory: int, trajectories: int) -> Iterator[Candidate]:
     """Yield what to try for one trajectory, in order, until a gate accepts one.
 
     Args:
         seed: the round's.
-        scene: the scene's seed.
+        scene: the scene's seed, or a photograph's digest.
         trajectory: index of the trajectory within the scene.
         trajectories: how many trajectories the scene gets. Each has an anchor of its own and moves on to a fresh one
             after `CANDIDATES_PER_ANCHOR` rejections.

@@ -4,17 +4,19 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from trainer.sources import AnchorKind
 from world2vlm.actions import Action
 from world2vlm.bundles import Frame
+from world2vlm.cameras import Floats
 from world2vlm.client import Student
 from world2vlm.clients.teacher import TeacherClient
-from world2vlm.errors import NotFoundError
+from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.licences import stamp
 from world2vlm.settings import Settings
 
 
 class TeacherService:
-    """`trainer.imagining.Teacher` by the teacher service; connects on first use, so in the process that asks."""
+    """`trainer.sources.Teacher` by the teacher service; connects on first use, so in the process that asks."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -23,14 +25,20 @@ class TeacherService:
     def _client(self) -> TeacherClient:
         return TeacherClient(self._settings.teacher_url, self._settings.client_tls)
 
-    def world(self, name: str) -> Mapping[str, Any]:
+    def world(self, name: str, kind: AnchorKind) -> Mapping[str, Any]:
         """What bundles say about a world.
 
         Raises:
             NotFoundError: the teacher has no such world.
+            InvalidInputError: it does not take such anchors.
         """
-        for world in self._client.describe():
+        worlds = self._client.describe()
+        takers = [world.name for world in worlds if (world.takes_photos if kind == "photo" else world.takes_scenes)]
+        for world in worlds:
             if world.name == name:
+                if name not in takers:
+                    others = ", ".join(takers) or "none"
+                    raise InvalidInputError(f"the world {name!r} takes no {kind}s; the teacher's that do: {others}")
                 return stamp(world)
         raise NotFoundError(f"the teacher has no world {name!r}")
 
@@ -48,6 +56,12 @@ class TeacherService:
             key_frames_only=True,
             keep_rejected=keep_rejected,
         )
+
+    def imagine_photo(
+        self, world: str, png: bytes, intrinsics: Floats, actions: Sequence[Action], keep_rejected: bool
+    ) -> list[Frame]:
+        """All frames of a trajectory from a photo."""
+        return self._client.imagine_photo(png, actions, intrinsics=intrinsics, world=world, keep_rejected=keep_rejected)
 
 
 class StudentControl:

@@ -3,17 +3,20 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer.distilling import alone, distil
-from trainer.imagining import ImaginePlan, Imaginer, Teacher
+from trainer.imagining import ASIDE, BUNDLES, ImaginePlan, Imaginer
 from trainer.labelling import balance, select_test
+from trainer.labelling.weighing import weighted_by_world
 from trainer.licensing import check_dataset, worlds_of
+from trainer.photo_data import Splits, check_labelled, drop_untrained, missing_tasks, read_bundles
 from trainer.pieces import Piece
 from trainer.progress import ProgressFile
 from trainer.promotion import Swapper, promote
+from trainer.sources import Teacher, sources_of
 from trainer.tracking import Tracking
 from world2vlm.adapters import whole
 from world2vlm.checkpoints import Registry
@@ -22,6 +25,7 @@ from world2vlm.errors import PreconditionError
 from world2vlm.licences import STRICT, Policy, Terms, distinct
 from world2vlm.records import TaskRecord
 from world2vlm.rounds import RoundState
+from world2vlm.splits import ENOUGH_TEST_SCENES
 from world2vlm.store import Store
 
 _log = logging.getLogger(__name__)
@@ -83,14 +87,16 @@ class RoundSteps:
 
     def _imagine(self, piece: Piece, state: RoundState) -> None:
         plan = state.plan()
-        shard = plan.shards[piece.index]
+        shard = state.shards()[piece.index]
         wanted = ImaginePlan(plan.seed, plan.world, plan.trajectories_per_scene)
-        imagined = self._imaginer.imagine(wanted, shard.scene_seeds)
+        imagined = self._imaginer.imagine(wanted, sources_of(shard))
         figures = {
             "bundles": list(imagined.bundles),
             "rejected": dict(sorted(imagined.rejected.items())),
             "worlds": [dict(world) for world in imagined.worlds],
         }
+        if plan.photos:
+            figures["aside"] = list(imagined.aside)
         state.write_shard(piece.index, imagined.records, figures)
 
     def _dataset(self, _piece: Piece, state: RoundState) -> None:
@@ -98,12 +104,14 @@ class RoundSteps:
         records: dict[str, list[TaskRecord]] = {"train": [], "calibration": [], "test": []}
         rejected: Counter[str] = Counter()
         worlds: list[dict[str, Any]] = []
-        bundles = 0
-        for shard in plan.shards:
+        bundles: list[str] = []
+        aside: list[str] = []
+        for shard in state.shards():
             found, figures = state.read_shard(shard.index)
             records[shard.split] += found
             rejected.update(figures["rejected"])
-            bundles += len(figures["bundles"])
+            bundles += figures["bundles"]
+            aside += figures.get("aside", [])
             # Shards of an older version say nothing of worlds; their bundles do.
             worlds += figures["worlds"] if "worlds" in figures else worlds_of(self._store, figures["bundles"])
         self._policy.check(map(Terms.read, worlds))
@@ -117,11 +125,24 @@ class RoundSteps:
             "round": plan.id,
             "world": plan.world,
             "worlds": distinct(worlds),
-            "bundles": bundles,
+            "bundles": len(bundles),
             "rejected": dict(sorted(rejected.items())),
         }
+        if plan.photos:
+            splits, weights = self._of_photos(splits, bundles, aside, rejected)
+            info |= {"photos": plan.photos, "missing_tasks": missing_tasks(splits), "weights": weights}
         dataset = publish_dataset(self._store, splits, info)
         state.write_step("dataset", {**info, **_describe(dataset)})
+
+    def _of_photos(
+        self, splits: Splits, bundles: Sequence[str], aside: Sequence[str], rejected: Mapping[str, int]
+    ) -> tuple[Splits, dict[str, float]]:
+        """What is left of photographs' records, those to train on weighed, and what those of each world weigh."""
+        splits = drop_untrained(splits)
+        check_labelled(splits, rejected)
+        made = read_bundles(self._store, BUNDLES, bundles)
+        train, weights = weighted_by_world(splits["train"], made, read_bundles(self._store, ASIDE, aside))
+        return {**splits, "train": train}, weights
 
     def _distil(self, piece: Piece, state: RoundState) -> None:
         plan = state.plan()
@@ -159,6 +180,7 @@ class RoundSteps:
                 seed=plan.seed,
                 threads=self._threads,
                 on_progress=ProgressFile(self._store, piece),
+                min_scenes=ENOUGH_TEST_SCENES if plan.photos else 1,
             )
         state.write_step("evaluation", payload)
 

@@ -33,7 +33,7 @@ def snapshot(store: Store, round_id: str) -> Snapshot:
     state = RoundState(store, round_id)
     step = next_step(state)
     if step == "imagine":
-        total = len(state.plan().shards)
+        total = len(state.shards())
         return Snapshot(step, total - len(state.missing_shards()), total)
     written = read_progress(store, round_id)
     if written is None or written["step"] != step:
@@ -42,7 +42,13 @@ def snapshot(store: Store, round_id: str) -> Snapshot:
 
 
 def outcome(state: RoundState) -> str:
-    """One sentence on how a round that is over has ended."""
+    """One sentence on how a round that is over has ended, and which tasks its held-out questions say nothing of."""
+    dataset = state.read_step("dataset") or {}
+    missing = ", ".join(dataset.get("missing_tasks", []))
+    return _outcome(state) + (f"; no held-out questions of the tasks {missing}" if missing else "")
+
+
+def _outcome(state: RoundState) -> str:
     stopped, promotion, dataset = state.stopped(), state.read_step("promotion"), state.read_step("dataset")
     if promotion is not None and promotion["promoted"]:
         return f"promoted: version {promotion['version']} serves in place of {promotion['from']}"

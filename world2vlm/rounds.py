@@ -4,19 +4,22 @@
 `promotion.json`; or `stopped.json` with the reason. The first writer of a file wins, so a task may run twice.
 """
 
+import random
 import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
+from world2vlm.collection import Collection, check_digest, load_collection
 from world2vlm.errors import DataCorruptedError, InvalidInputError, NotFoundError, PreconditionError
 from world2vlm.records import TaskRecord
+from world2vlm.splits import Split, spread
 from world2vlm.store import Store
 
-Split = Literal["train", "calibration", "test"]
+T = TypeVar("T")
 Step = Literal["imagine", "dataset", "distil", "evaluate", "promote", "done", "stopped"]
 # What is to be done while this file is missing, in order.
 _STEPS: tuple[tuple[Step, str], ...] = (
@@ -36,17 +39,35 @@ HELD_OUT_SEED = 200_000
 
 
 @dataclass(frozen=True)
+class PhotoAnchor:
+    """A photograph to imagine from.
+
+    Attributes:
+        scene: its place's name.
+        photo: its file's name in the store's `photos/`.
+        fov_deg: its horizontal field of view; None = what its EXIF says.
+    """
+
+    scene: str
+    photo: str
+    fov_deg: float | None = None
+
+
+@dataclass(frozen=True)
 class Shard:
-    """One unit of imagining and labelling: scenes of one split."""
+    """One unit of imagining and labelling: scenes of one split, or photographs of one."""
 
     index: int
     split: Split
-    scene_seeds: tuple[int, ...]
+    scene_seeds: tuple[int, ...] = ()
+    photos: tuple[PhotoAnchor, ...] = ()
 
 
 @dataclass(frozen=True)
 class RoundPlan:
     """What a round does; by default what the demonstration does: about 3,000 trajectories through 500 rooms.
+
+    With `photos` each photograph takes a scene's place below, and the numbers of them are upper bounds.
 
     Attributes:
         id: the round's name.
@@ -60,6 +81,7 @@ class RoundPlan:
         steps: optimiser steps of the recipe's first stage; 0: as many as the recipe says.
         world: name of the teacher's world.
         student: name of the checkpoint registry.
+        photos: digest of the collection of photographs to imagine (`world2vlm.collection`); empty = procedural rooms.
     """
 
     id: str
@@ -73,9 +95,12 @@ class RoundPlan:
     steps: int = 0
     world: str = "renderer"
     student: str = "student"
+    photos: str = ""
 
     def __post_init__(self) -> None:
         _check_id(self.id)
+        if self.photos:
+            check_digest(self.photos)
         for name in (
             "train_scenes",
             "test_scenes",
@@ -92,21 +117,49 @@ class RoundPlan:
 
     @property
     def shards(self) -> tuple[Shard, ...]:
-        """All shards: training scenes first, then those to calibrate on, then held-out ones; no scene is in two."""
+        """All shards of procedural rooms: training scenes first, then those to calibrate on, then held-out ones.
+
+        No scene is in two. `RoundState.shards` knows those of photographs as well.
+        """
         start = (1 + self.seed) * SEED_BLOCK
         train = self._cut("train", range(start, start + self.train_scenes))
         test = self._cut("test", range(HELD_OUT_SEED, HELD_OUT_SEED + self.test_scenes))
         calibration = self._cut("calibration", range(CALIBRATION_SEED, CALIBRATION_SEED + self.calibration_scenes))
         cut = enumerate([*train, *calibration, *test])
-        return tuple(Shard(index, split, seeds) for index, (split, seeds) in cut)
+        return tuple(Shard(index, split, tuple(seeds)) for index, (split, seeds) in cut)
 
-    def _cut(self, split: Split, seeds: range) -> list[tuple[Split, tuple[int, ...]]]:
+    def photo_shards(self, collection: Collection) -> tuple[Shard, ...]:
+        """All shards of a collection, in the same order.
+
+        The seed draws the photographs to train on, where there are too many. Those held out are the same in every round
+        on the same collection, and as evenly from all scenes as can be.
+        """
+        groups: dict[Split, list[Sequence[str]]] = {"train": [], "calibration": [], "test": []}
+        for scene in collection.scenes:
+            groups[scene.split].append(scene.photos)
+        train = [photo for photos in groups["train"] for photo in photos]
+        drawn = random.Random(f"{self.seed}/photos").sample(train, min(self.train_scenes, len(train)))
+        parts = (
+            self._cut("train", sorted(drawn)),
+            self._cut("calibration", spread(groups["calibration"], self.calibration_scenes)),
+            self._cut("test", spread(groups["test"], self.test_scenes)),
+        )
+        anchors = {
+            photo: PhotoAnchor(scene.name, photo, collection.fov_deg)
+            for scene in collection.scenes
+            for photo in scene.photos
+        }
+        cut = enumerate(each for part in parts for each in part)
+        return tuple(Shard(index, split, photos=tuple(anchors[p] for p in photos)) for index, (split, photos) in cut)
+
+    def _cut(self, split: Split, items: Sequence[T]) -> list[tuple[Split, Sequence[T]]]:
         size = self.scenes_per_shard
-        return [(split, tuple(seeds[start : start + size])) for start in range(0, len(seeds), size)]
+        return [(split, items[start : start + size]) for start in range(0, len(items), size)]
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
+        """As a JSON object; a plan of procedural rooms says nothing of photographs, as older plans do."""
+        payload = asdict(self)
+        return payload if self.photos else {name: value for name, value in payload.items() if name != "photos"}
 
     @classmethod
     def from_json(cls, payload: Any) -> Self:
@@ -115,7 +168,8 @@ class RoundPlan:
         Raises:
             InvalidInputError: keys are missing or unknown, or a value is out of range.
         """
-        if not isinstance(payload, dict) or set(payload) != {field.name for field in fields(cls)}:
+        known = {field.name for field in fields(cls)}
+        if not isinstance(payload, dict) or {*payload, "photos"} != known:
             raise InvalidInputError("not a round's plan: keys are missing or unknown")
         try:
             return cls(**payload)
@@ -164,6 +218,16 @@ class RoundState:
         except InvalidInputError as error:
             raise DataCorruptedError(f"{path}: {error}") from error
 
+    def shards(self) -> tuple[Shard, ...]:
+        """All shards of the plan, with the photographs that it names by their collection's digest.
+
+        Raises:
+            NotFoundError: no such round, or its collection is not in the store.
+            DataCorruptedError: either is broken.
+        """
+        plan = self.plan()
+        return plan.photo_shards(load_collection(self._store, plan.photos)) if plan.photos else plan.shards
+
     def shard_path(self, index: int) -> str:
         """Where a shard's result lies in the store."""
         return f"{self._root}/shards/{index:03d}.json"
@@ -190,7 +254,7 @@ class RoundState:
     def missing_shards(self) -> list[int]:
         """Indices of the plan's shards that have no result yet."""
         found = set(self._store.list(f"{self._root}/shards"))
-        return [shard.index for shard in self.plan().shards if self.shard_path(shard.index) not in found]
+        return [shard.index for shard in self.shards() if self.shard_path(shard.index) not in found]
 
     def write_step(self, name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result of a step (one of `STEP_FILES`).

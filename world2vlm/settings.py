@@ -261,6 +261,10 @@ class TrainerSettings(Settings):
         commercial: whether what is trained is used commercially; worlds whose terms forbid that are refused.
         trackers: where a training's curves go; none: nowhere.
         tracking: folder of TensorBoard's files; default: `tracking` in the store where that is a folder.
+        nightly_photos: folder of photographs that nightly rounds imagine, gathered anew each night by the worker that
+            starts the round; None = procedural rooms.
+        nightly_fov_deg: horizontal field of view of these photographs; None = what each one's EXIF says.
+        nightly_world: the teacher's world for nightly rounds; empty = `renderer`, or `geometric` with photographs.
     """
 
     table: ClassVar[str] = "trainer"
@@ -274,6 +278,9 @@ class TrainerSettings(Settings):
     commercial: bool = False
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     tracking: Path | None = None
+    nightly_photos: Path | None = None
+    nightly_fov_deg: float | None = Field(None, ge=10, le=150)
+    nightly_world: str = ""
 
     @property
     def policy(self) -> Policy:

@@ -16,7 +16,6 @@ from teacher_service.depth import DepthEstimator, make_depth
 from teacher_service.gates import check_clearance, check_observed
 from teacher_service.inpainting import Inpainter, make_inpainter, paint_holes
 from teacher_service.paths import Waypoint
-from teacher_service.photos import check_shape
 from teacher_service.worlds.base import ImagineSpec, Photo, source_digest
 from teacher_service.worlds.diffusion_options import under_terms
 from teacher_service.worlds.fill import fill_holes
@@ -26,6 +25,7 @@ from teacher_service.worlds.warp import Relief
 from world2vlm.bundles import Frame
 from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.images import encode_png
+from world2vlm.lenses import check_shape
 from world2vlm.settings import TeacherSettings
 from world2vlm.worlds import WorldInfo
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from trainer.imagining import Imagined, ImaginePlan, Imaginer
+from trainer.sources import AnchorKind, Room
 from world2vlm.actions import Action
 from world2vlm.bundles import REJECTED, Bundle, Frame, GateVerdict, read_bundle
-from world2vlm.cameras import integrate, intrinsics_from_fov
+from world2vlm.cameras import Floats, integrate, intrinsics_from_fov
 from world2vlm.errors import GateRejectedError, PreconditionError
 from world2vlm.images import encode_png
 from world2vlm.licences import Policy, stamp
@@ -31,7 +32,7 @@ class Painter:
         self.info, self.raises = info, raises
         self.asked: list[bool] = []
 
-    def world(self, name: str) -> Mapping[str, Any]:
+    def world(self, name: str, kind: AnchorKind) -> Mapping[str, Any]:
         return stamp(self.info)
 
     def imagine(
@@ -56,6 +57,11 @@ class Painter:
             for index, (pose, step) in enumerate(zip(poses, steps, strict=True))
         ]
 
+    def imagine_photo(
+        self, world: str, png: bytes, intrinsics: Floats, actions: Sequence[Action], keep_rejected: bool
+    ) -> list[Frame]:
+        raise AssertionError("nobody asked for a photograph")
+
 
 @pytest.fixture(params=["folder", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
@@ -68,7 +74,7 @@ def aside(store: Store) -> list[Bundle]:
 
 
 def imagine(store: Store, teacher: Painter, **settings: Any) -> Imagined:
-    return Imaginer(teacher, store, 1.0, **settings).imagine(PLAN, [3])
+    return Imaginer(teacher, store, 1.0, **settings).imagine(PLAN, [Room(3)])
 
 
 def test_rejected_trajectories_are_kept_aside_with_the_reason_and_never_labelled(store: Store) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
-from teacher_service.lenses import intrinsics_of
+from world2vlm.lenses import intrinsics_of
 
 WIDTH, HEIGHT = 90, 60
 

@@ -35,12 +35,14 @@ def gate(
     *,
     max_task_loss: float = MAX_TASK_LOSS,
     min_probe_shares: Mapping[str, float] = MIN_PROBE_SHARES,
+    min_scenes: int = 1,
     seed: int = 0,
 ) -> Decision:
     """Decide whether the student that gave `after` may replace the one that gave `before`.
 
     It may where its macro skill is higher with 95% confidence, no task's score falls by more than `max_task_loss`, and
-    of each probe of what it could do before it keeps at least its share.
+    of each probe of what it could do before it keeps at least its share. A probe that nothing could be asked for is
+    missing on both sides and checks nothing. An interval over fewer than `min_scenes` scenes proves nothing.
 
     Raises:
         InvalidInputError: the two were not asked the same questions, or none.
@@ -52,7 +54,13 @@ def gate(
         for task, change in difference.tasks.items()
         if not change.value >= -max_task_loss
     ]
-    for name, share in min_probe_shares.items():
+    scenes = len({item.scene for item in after})
+    if scenes < min_scenes:
+        reasons.append(
+            f"{scenes} held-out scenes are too few, {min_scenes} are needed to be certain: add photographs of more places"
+        )
+    for name in [name for name in min_probe_shares if name in probes_before]:
+        share = min_probe_shares[name]
         floor = share * probes_before[name]
         # Negated, here and above: NaN must fail.
         if not probes_after[name] >= floor:

@@ -55,7 +55,7 @@ def look(store: Store, state: RoundState) -> Where:
     """Read where a round is."""
     step = state.status()
     if step == "imagine":
-        total = len(state.plan().shards)
+        total = len(state.shards())
         return Where(step, total - len(state.missing_shards()), total)
     try:
         written = store.read_json(f"rounds/{state.plan().id}/progress.json")

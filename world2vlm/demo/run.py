@@ -122,7 +122,7 @@ def _ask_and_follow(stack: Stack, store: Store, state: RoundState, size: DemoSiz
 def _first_records(state: RoundState) -> list[TaskRecord]:
     """One record of each task, from the first shard that is there."""
     missing = set(state.missing_shards())
-    found = next((shard.index for shard in state.plan().shards if shard.index not in missing), None)
+    found = next((shard.index for shard in state.shards() if shard.index not in missing), None)
     if found is None:
         return []
     first = {record.task_type: record for record in reversed(state.read_shard(found)[0])}

@@ -59,7 +59,10 @@ def build_report(
         "calibration": evaluation["calibration"],
         "decision": evaluation["decision"],
         "swap": _swap(promotion, asked, window),
-        "dataset": {key: dataset[key] for key in ("digest", "records", "splits", "by_task", "bundles", "rejected")},
+        "dataset": {
+            **{key: dataset[key] for key in ("digest", "records", "splits", "by_task", "bundles", "rejected")},
+            "missing_tasks": dataset.get("missing_tasks", []),
+        },
         "checkpoint": {key: training[key] for key in ("version", "digest", "parent", "recipe", "steps", "metrics")},
         "round": state.plan().to_json(),
         "memory_peak_mb": dict(peaks_mb),

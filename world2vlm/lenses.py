@@ -1,4 +1,4 @@
-"""What a photograph's EXIF says of its lens."""
+"""What a photograph must be to have been taken through one lens, and what its EXIF says of that lens."""
 
 import logging
 import math
@@ -8,19 +8,49 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 
 from world2vlm.cameras import Floats, intrinsics_from_fov
+from world2vlm.errors import InvalidInputError
 
 log = logging.getLogger(__name__)
 
 DEFAULT_FOV_DEG = 54.0
 """Horizontal, where nothing else is known: World2VLM's own."""
 LEAST_FOV_DEG, MOST_FOV_DEG = 10.0, 150.0
+MIN_SIDE = 16
+MAX_ASPECT = 3.0
 
 _FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)
 # Millimetres in FocalPlaneResolutionUnit: inches (also where it is not said), centimetres, millimetres, micrometres.
 _UNITS_MM = {1: 25.4, 2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 
 
-def intrinsics_of(image: Image.Image, width: int, height: int, name: str) -> Floats:
+def check_shape(width: int, height: int) -> None:
+    """Refuse what no single pinhole camera took, or what is too small to show anything.
+
+    Raises:
+        InvalidInputError: a panorama, or a side under 16 pixels.
+    """
+    if min(width, height) < MIN_SIDE:
+        raise InvalidInputError(f"a photo must have at least {MIN_SIDE} pixels a side, not {width} x {height}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise InvalidInputError(
+            f"a photo of {width} x {height} pixels looks like a panorama, which no pinhole camera takes; cut out "
+            f"a piece of at most {MAX_ASPECT:g} to 1"
+        )
+
+
+def check_fov(fov_deg: float) -> None:
+    """Refuse a horizontal field of view that is no camera's.
+
+    Raises:
+        InvalidInputError: not between 10 and 150 degrees.
+    """
+    if not LEAST_FOV_DEG <= fov_deg <= MOST_FOV_DEG:
+        raise InvalidInputError(
+            f"a photo's field of view must be {LEAST_FOV_DEG:g} to {MOST_FOV_DEG:g} degrees, not {fov_deg:g}"
+        )
+
+
+def intrinsics_of(image: Image.Image, width: int, height: int, name: str, fov_deg: float | None = None) -> Floats:
     """K of a photo by its EXIF, or of `DEFAULT_FOV_DEG` where that says nothing or makes no sense (which is logged).
 
     Args:
@@ -28,10 +58,13 @@ def intrinsics_of(image: Image.Image, width: int, height: int, name: str) -> Flo
         width: columns of the photo that K is for, upright.
         height: its rows.
         name: for the log.
+        fov_deg: the horizontal field of view where the caller knows it; the EXIF is not asked then.
 
     Returns:
         K, float64 (3, 3), square pixels, the principal point in the centre.
     """
+    if fov_deg is not None:
+        return intrinsics_from_fov(fov_deg, width, height)
     focal_share = _focal_share(image)
     if focal_share is None:
         log.info("%s says nothing of its lens: %g degrees are assumed", name, DEFAULT_FOV_DEG)
@@ -47,6 +80,11 @@ def intrinsics_of(image: Image.Image, width: int, height: int, name: str) -> Flo
         )
         fov = DEFAULT_FOV_DEG
     return intrinsics_from_fov(fov, width, height)
+
+
+def says_lens(image: Image.Image) -> bool:
+    """Whether a photo's EXIF says anything of its lens."""
+    return _focal_share(image) is not None
 
 
 def _focal_share(image: Image.Image) -> float | None:

@@ -1,0 +1,46 @@
+"""What a dataset of photographs needs beyond one of rooms: tasks may be missing, and all may have been rejected."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from world2vlm.bundles import Bundle, read_bundle
+from world2vlm.errors import InvalidInputError
+from world2vlm.records import TaskRecord
+from world2vlm.store import Store
+from world2vlm.tasks import TASKS
+
+Splits = dict[str, list[TaskRecord]]
+
+
+def drop_untrained(splits: Mapping[str, Sequence[TaskRecord]]) -> Splits:
+    """Leave out of all other splits the tasks that no training record asks.
+
+    Nobody learns them, and no baseline can be fitted.
+    """
+    trained = {record.task_type for record in splits["train"]}
+    return {name: [each for each in records if each.task_type in trained] for name, records in splits.items()}
+
+
+def missing_tasks(splits: Mapping[str, Sequence[TaskRecord]]) -> list[str]:
+    """The tasks that no question of the split `test` asks."""
+    asked = {record.task_type for record in splits["test"]}
+    return [task for task in TASKS if task not in asked]
+
+
+def check_labelled(splits: Mapping[str, Sequence[TaskRecord]], rejected: Mapping[str, int]) -> None:
+    """Do nothing where there is something to train and to test on.
+
+    Raises:
+        InvalidInputError: there is not; says what the gates rejected.
+    """
+    empty = [name for name in ("train", "test") if not splits[name]]
+    if empty:
+        gates = ", ".join(f"{count} by {gate}" for gate, count in sorted(rejected.items())) or "none"
+        raise InvalidInputError(
+            f"no photograph of the split {' or '.join(empty)} could be labelled; trajectories rejected: {gates}. Add "
+            f"photographs with room to move in, sharp and with detail, and say their field of view (--fov)"
+        )
+
+
+def read_bundles(store: Store, folder: str, paths: Iterable[str]) -> dict[str, Bundle]:
+    """Bundles of a folder of the store by their paths in it, without their pixels."""
+    return {path: read_bundle(store.local(f"{folder}/{path}/traj.json").parent) for path in sorted(set(paths))}
