@@ -125,7 +125,7 @@ def start_round(
         recipe=recipe,
         steps=steps,
         world=world,
-        photos=_gather(settings, photos, fov),
+        photos=_gather(settings, photos, fov, world),
     )
     _start(settings, plan, watch)
 
@@ -176,19 +176,21 @@ def submit_job(
         trajectories_per_scene=trajectories,
         recipe=NO_TRAINING,
         world=world,
-        photos=_gather(settings, photos, fov),
+        photos=_gather(settings, photos, fov, world),
     )
     _start(settings, plan, watch)
 
 
-def _gather(settings: "TrainerSettings", photos: Path | None, fov: float | None) -> str:
+def _gather(settings: "TrainerSettings", photos: Path | None, fov: float | None, world: str) -> str:
     """The digest of a folder's photographs in the store; empty where no folder is given."""
     from trainer.gathering import gather
+    from trainer.plans import check_photo_world
 
     if photos is None:
         if fov is not None:
             raise typer.BadParameter("--fov is the photographs' field of view: it goes with --photos")
         return ""
+    check_photo_world(world)
     gathered = gather(_store(settings), photos, fov)
     for line in gathered.summary:
         typer.echo(line, err=True)

@@ -33,11 +33,8 @@ def make_plan(
     Raises:
         InvalidInputError: a value is out of range, there is no such recipe, or the world takes no photographs.
     """
-    if photos and world == RoundPlan.world:
-        raise InvalidInputError(
-            f"the world {world!r} imagines procedural rooms and takes no photos: name another with --world, such as "
-            f"{PHOTO_WORLD}"
-        )
+    if photos:
+        check_photo_world(world)
     if recipe not in (known := (*recipe_names(), NO_TRAINING)):
         raise InvalidInputError(f"unknown recipe {recipe!r}; known are {', '.join(known)}")
     return RoundPlan(
@@ -54,6 +51,18 @@ def make_plan(
         student=student,
         photos=photos,
     )
+
+
+def check_photo_world(world: str) -> None:
+    """Refuse the world that takes no photographs, before anybody asks the teacher; it knows of others.
+
+    Raises:
+        InvalidInputError: it is the renderer.
+    """
+    if world == RoundPlan.world:
+        raise InvalidInputError(
+            f"the world {world!r} imagines procedural rooms and takes no photos: name another, such as {PHOTO_WORLD}"
+        )
 
 
 def create_round(store: Store, plan: RoundPlan) -> None:

@@ -56,9 +56,8 @@ def gate(
     ]
     scenes = len({item.scene for item in after})
     if scenes < min_scenes:
-        reasons.append(
-            f"{scenes} held-out scenes are too few, {min_scenes} are needed to be certain: add photographs of more places"
-        )
+        need = f"{min_scenes} are needed: add photographs of more places"
+        reasons.append(f"{scenes} held-out scene(s) are too few to be certain; {need}")
     for name in [name for name in min_probe_shares if name in probes_before]:
         share = min_probe_shares[name]
         floor = share * probes_before[name]
