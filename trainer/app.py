@@ -15,9 +15,9 @@ from celery.schedules import crontab
 from trainer.attempts import forgive
 from trainer.celery_app import RECONCILE, make_celery
 from trainer.coordination import RedisCoordinator
-from trainer.gathering import gather
 from trainer.metrics import register_metrics
-from trainer.plans import create_round, nightly_plan, unfinished_rounds
+from trainer.nightly import plan_of_night
+from trainer.plans import create_round, unfinished_rounds
 from trainer.runner import RoundRunner
 from trainer.services import StudentControl, TeacherService
 from trainer.steps import RoundSteps
@@ -25,7 +25,6 @@ from trainer.tasks import NIGHTLY, register_tasks, send_advance, send_piece
 from trainer.tracking import Tracking
 from world2vlm.broker import open_broker
 from world2vlm.errors import World2VLMError
-from world2vlm.rounds import RoundPlan
 from world2vlm.settings import TrainerSettings
 from world2vlm.store import Store
 from world2vlm.telemetry import configure_logging, serve_metrics
@@ -69,7 +68,7 @@ def build_trainer(settings: TrainerSettings, broker_url: str, name: str = "worke
             _log.warning("no nightly round: another round is under way")
             return
         try:
-            plan = _plan_tonight(settings, store)
+            plan = plan_of_night(settings, store, datetime.now(UTC).date())
             create_round(store, plan)
         except World2VLMError as error:
             _log.error("no nightly round: %s", error)
@@ -78,17 +77,6 @@ def build_trainer(settings: TrainerSettings, broker_url: str, name: str = "worke
 
     register_tasks(celery, runner, start_nightly)
     return Trainer(celery, store, runner, coordinator, node)
-
-
-def _plan_tonight(settings: TrainerSettings, store: Store) -> RoundPlan:
-    """Tonight's round; the photographs' folder is gathered anew, so that those of today are in it."""
-    photos = ""
-    if settings.nightly_photos is not None:
-        gathered = gather(store, settings.nightly_photos, settings.nightly_fov_deg)
-        for line in gathered.summary:
-            _log.info("%s: %s", settings.nightly_photos, line)
-        photos = gathered.collection.digest
-    return nightly_plan(settings.student, datetime.now(UTC).date(), settings.nightly_world, photos)
 
 
 def run_worker(settings: TrainerSettings, name: str, queues: Sequence[str]) -> None:

@@ -70,7 +70,8 @@ def gather(store: Store, folder: Path, fov_deg: float | None = None) -> Gathered
             raise InvalidInputError(f"there are no photographs in {folder}: put PNG, JPEG or WebP files there")
         raise InvalidInputError(f"{unreadable}, and there are no others: {_some(found.unreadable)}")
     scenes, moved = _share_out(found, _earlier(store))
-    collection = Collection(scenes, fov_deg)
+    # A float in any case: 70 and 70.0 are one lens, and must be one digest.
+    collection = Collection(scenes, None if fov_deg is None else float(fov_deg))
     write_collection(store, collection)
     remarks = [f"left out: {unreadable}: {_some(found.unreadable)}"] if found.unreadable else []
     if found.doubles:

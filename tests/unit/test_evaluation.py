@@ -277,6 +277,21 @@ def test_the_gate_refuses_a_student_that_forgot_what_things_are_called() -> None
     assert decision.reasons == ["naming is 0.500, under 0.520 (65% of before)"]
 
 
+def test_the_gate_asks_for_enough_scenes_where_it_is_told_to() -> None:
+    few = rows("A1", WORSE, scenes=2), rows("A1", BETTER, scenes=2)
+    assert gate(*few, {}, KNEW, KNEW).promote
+    decision = gate(*few, {}, KNEW, KNEW, min_scenes=5)
+    assert not decision.promote
+    assert decision.reasons == [
+        "2 held-out scene(s) are too few to be certain; 5 are needed: add photographs of more places"
+    ]
+    assert gate(rows("A1", WORSE, 5), rows("A1", BETTER, 5), {}, KNEW, KNEW, min_scenes=5).promote
+
+
+def test_a_probe_that_nothing_could_be_asked_for_checks_nothing() -> None:
+    assert gate(rows("A1", WORSE), rows("A1", BETTER), {}, {}, {}).promote
+
+
 def test_table_shows_scores_with_intervals_and_the_best_baseline() -> None:
     baselines = {"A1": {"chance": 0.1, "constant": 0.2}}
     before, after = (summarise(rows("A1", values), baselines, 0) for values in (WORSE, BETTER))

@@ -1,5 +1,6 @@
 """Imagining for rounds: what a gate rejects is kept aside, and nothing is imagined that nobody may learn from."""
 
+import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer.imagining import Imagined, ImaginePlan, Imaginer
+from teacher_service.paths import from_actions
+from trainer.imagining import Imagined, ImaginePlan, Imaginer, key_frames
+from trainer.labelling import balance
 from trainer.sources import AnchorKind, Room
-from world2vlm.actions import Action
+from world2vlm.actions import Action, parse_actions
 from world2vlm.bundles import REJECTED, Bundle, Frame, GateVerdict, read_bundle
 from world2vlm.cameras import Floats, integrate, intrinsics_from_fov
+from world2vlm.datasets import publish_dataset
 from world2vlm.errors import GateRejectedError, PreconditionError
 from world2vlm.images import encode_png
 from world2vlm.licences import Policy, stamp
@@ -116,6 +120,34 @@ def test_terms_do_not_change_a_bundle_s_name(store: Store, tmp_path: Path) -> No
     elsewhere = Store(f"memory://{uuid.uuid4().hex}", tmp_path / "other")
     again = imagine(elsewhere, restricted, policy=Policy(frozenset({"free"})))
     assert (again.bundles, again.records) == (first.bundles, first.records)
+
+
+def test_rooms_are_imagined_as_ever(store: Store) -> None:
+    """Names and records as they were before photographs came: old stores hold them, and rounds go on from there."""
+    imagined = Imaginer(Painter(), store, 1.0).imagine(PLAN, [Room(3), Room(8)])
+    assert imagined.bundles == (
+        "scenes/room_3/traj_000-47ebf2dc",
+        "scenes/room_3/traj_001-2cd9fa28",
+        "scenes/room_8/traj_000-3f8ff6db",
+        "scenes/room_8/traj_001-7d757219",
+    )
+    traj = store.read_bytes(f"bundles/{imagined.bundles[0]}/traj.json")
+    assert hashlib.sha256(traj).hexdigest() == "8ed61aee519b267bd17926f44e75fe6e6ab816fd5c281967dd4df2ae0b296dff"
+    dataset = publish_dataset(store, {"train": balance(imagined.records, 7)}, {})
+    assert dataset.digest == "2ade50b6ae8c3f9877e4109f18d14b49555024de0957493bd584bb1d5804bb5f"
+
+
+def test_key_frames_stand_for_the_steps_that_led_to_them() -> None:
+    actions = parse_actions("move forward 0.5 meters; turn left 12 degrees; move left 0.7 meters")
+    png, k = encode_png(np.zeros((16, 16, 3), np.uint8)), np.eye(3)
+    frames = [
+        Frame(png, waypoint.c2w, k, (16, 16), waypoint.actions_step, waypoint.key_frame)
+        for waypoint in from_actions(actions)
+    ]
+    kept = key_frames(frames)
+    assert len(frames) == 11 and [frame.actions_step for frame in kept] == [(), *((action,) for action in actions)]
+    assert all(np.array_equal(frame.c2w, pose) for frame, pose in zip(kept, integrate(actions), strict=True))
+    assert key_frames(kept) == kept
 
 
 def test_nothing_is_imagined_that_nobody_may_learn_from(store: Store) -> None:

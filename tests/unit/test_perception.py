@@ -177,3 +177,12 @@ def test_the_same_seed_asks_the_same() -> None:
     views = [CHAIR, LAMP, ObjectView(8, "sofa", "green", Box(300, 300, 600, 600), 0.2)]
     first, second = ([ask(views, "", rng) for _ in range(20)] for rng in (random.Random(5), random.Random(5)))
     assert first == second
+
+
+def test_objects_of_a_detector_have_no_colour_and_are_asked_only_what_is_certain() -> None:
+    """It may have missed others, so nobody says that there are none, or how many."""
+    found = [seen("", "chair", (100, 200, 300, 600), 1), seen("", "lamp", (700, 100, 800, 300), 2)]
+    assert {question for question, _ in drawn("where", found)} == {"Where is the chair?", "Where is the lamp?"}
+    assert {answer for _, answer in drawn("what", found)} == {"chair", "lamp"}
+    assert drawn("exists", found) == drawn("count", found) == set()
+    assert all("  " not in question for kind in KINDS for question, _ in drawn(kind, found))

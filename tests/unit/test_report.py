@@ -240,3 +240,14 @@ def test_page_is_whole_and_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     assert page.count('class="interval"') == 2 * len(TASKS)
     for task in TASKS:
         assert f">{task}</text>" in page
+    assert "no held-out question" not in page
+
+
+def test_the_page_says_which_tasks_nobody_could_ask(tmp_path: Path) -> None:
+    report = report_of(write_round(Store(tmp_path / "store")), asked())
+    assert report["dataset"]["missing_tasks"] == []
+    report["dataset"]["missing_tasks"] = ["D1", "D4"]
+    for side in ("before", "after"):
+        del report[side]["D1"], report[side]["D4"]
+    page = render_page(report, asked(), [], [])
+    assert page.count("no held-out question") == 2 and "6 tasks" in page

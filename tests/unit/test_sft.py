@@ -218,3 +218,15 @@ def answers(model: StudentModel, records: list[TaskRecord], bundles: Path) -> li
         Prompt(tuple(Image.open(bundles / path) for path in record.images), record.question) for record in records
     ]
     return [reply.text for reply in model.answer(prompts, max_new_tokens=12)]
+
+
+def test_views_without_objects_are_trained_on_without_replay(tmp_path: Path) -> None:
+    """Photographs that no detector looked at: there is nothing to replay, and nobody searches for it for ever."""
+    frame = Frame(encode_png(np.zeros((16, 16, 3), np.uint8)), np.eye(4), np.eye(3), (16, 16))
+    turn = tuple(parse_actions("turn left 30 degrees"))
+    bundle = Bundle("photo_a", "000", (frame, replace(frame, actions_step=turn)), {})
+    write_bundle(tmp_path, bundle)
+    images = [f"{bundle.relative_path.as_posix()}/frames/{number:03d}.png" for number in range(2)]
+    record = TaskRecord.create("A2", Question("A2").text, str(turn[0]), images, {"scene": "photo_a"})
+    drawn = source(replace(FAST, replay=0.9), [record], tmp_path).batch(0)
+    assert {example.question for questions in drawn.questions for example in questions} == {record.question}

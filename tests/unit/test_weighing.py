@@ -10,6 +10,7 @@ from tests.dataset_kit import toy_records
 from tests.vlm_kit import TINY
 from trainer.clip_source import ClipSource
 from trainer.label_files import label_folders
+from trainer.labelling.weighing import weighted_by_world
 from trainer.sft_config import SftConfig
 from world2vlm.actions import parse_actions
 from world2vlm.bundles import REJECTED, Bundle, Frame, GateVerdict, write_bundle
@@ -52,6 +53,17 @@ def test_exact_worlds_and_those_that_nobody_judged_weigh_one(tmp_path: Path) -> 
     write_bundle(tmp_path / "unjudged", bundle("0", None))
     write_bundle(tmp_path / "exact", bundle("0", True, generative=False))
     assert weights(tmp_path / "unjudged") == weights(tmp_path / "exact") == {None}
+
+
+def test_records_of_a_round_weigh_what_their_own_worlds_do() -> None:
+    made = {f"scenes/photo-{index}/traj_0": bundle(str(index), True) for index in range(8)}
+    made["scenes/room_1/traj_0"] = bundle("room", True, world="renderer", generative=False)
+    rejected = {f"scenes/photo-{index}/traj_1": bundle(str(index), False) for index in range(4)}
+    asked = [TaskRecord.create("A2", "?", "x", [f"{path}/frames/000.png"], {}) for path in made]
+    weighed, known = weighted_by_world(asked, made, rejected)
+    assert known == {"free": round(wilson(8, 12)[0], 4), "renderer": 1.0}
+    assert [record.weight for record in weighed] == [known["free"]] * 8 + [1.0]
+    assert weighed[-1] == asked[-1]
 
 
 def test_the_built_in_trainer_multiplies_by_it(tmp_path: Path) -> None:

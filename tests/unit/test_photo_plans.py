@@ -1,0 +1,127 @@
+"""How rounds on photographs begin: by a command, or by night."""
+
+import logging
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from tests.photo_kit import save_flat
+from trainer.cli import register
+from trainer.gathering import gather
+from trainer.nightly import plan_of_night
+from trainer.photo_data import check_labelled, drop_untrained, missing_tasks
+from trainer.plans import make_plan
+from world2vlm.errors import InvalidInputError
+from world2vlm.records import TaskRecord
+from world2vlm.rounds import RoundPlan, RoundState, list_rounds
+from world2vlm.settings import TrainerSettings
+from world2vlm.store import Store
+
+DAY = date(2026, 1, 31)
+Start = Callable[..., Result]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for shade in range(4):
+        save_flat(tmp_path / f"photos/place {shade}/1.png", 50 * shade)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def start(store: Store, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """The command `rounds start`, on the store, with no broker to tell."""
+    monkeypatch.setenv("WORLD2VLM_STORE", str(store.root))
+    app = typer.Typer()
+    register(app, typer.Typer())
+    return lambda *arguments: CliRunner().invoke(app, ["rounds", "start", *map(str, arguments)])
+
+
+def test_a_command_starts_a_round_on_a_folder(start: Start, store: Store, folder: Path) -> None:
+    (folder / "notes.txt").write_text("buy film")
+    result = start("--photos", folder, "--fov", 70, "--id", "mine")
+    assert result.exit_code == 0, result.output
+    assert "left out: 1 file(s)" in result.stderr and "notes.txt" in result.stderr
+    assert "4 photographs of 4 scenes" in result.stderr
+    state = RoundState(store, "mine")
+    assert state.plan().world == "geometric" and state.status() == "imagine"
+    assert {anchor.fov_deg for shard in state.shards() for anchor in shard.photos} == {70}
+
+
+def test_a_world_without_photos_is_refused_before_anything_is_read(start: Start, store: Store, folder: Path) -> None:
+    result = start("--photos", folder, "--world", "renderer")
+    assert isinstance(result.exception, InvalidInputError) and "such as geometric" in str(result.exception)
+    assert store.list() == []
+
+
+def test_a_field_of_view_belongs_to_photographs(start: Start, store: Store) -> None:
+    result = start("--fov", 70)
+    assert result.exit_code == 2 and "--photos" in result.output
+    assert store.list() == []
+
+
+def test_rooms_start_as_ever(start: Start, store: Store) -> None:
+    assert start("--id", "rooms").exit_code == 0
+    assert RoundState(store, "rooms").plan() == RoundPlan("rooms")
+
+
+def test_plans_take_the_world_that_ships_unless_another_is_named() -> None:
+    digest = "ab" * 32
+    assert make_plan("r", student="student").world == "renderer"
+    assert make_plan("r", student="student", photos=digest).world == "geometric"
+    assert make_plan("r", student="student", photos=digest, world="svc").world == "svc"
+    with pytest.raises(InvalidInputError, match="takes no photos"):
+        make_plan("r", student="student", photos=digest, world="renderer")
+
+
+def test_a_night_imagines_rooms_unless_the_settings_name_a_folder(store: Store) -> None:
+    plan = plan_of_night(TrainerSettings(), store, DAY)
+    assert (plan.id, plan.world, plan.photos) == ("nightly-20260131", "renderer", "")
+    assert store.list() == []
+
+
+def test_a_night_gathers_the_photographs_of_its_day(
+    store: Store, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = TrainerSettings(nightly_photos=folder, nightly_fov_deg=70)
+    with caplog.at_level(logging.INFO):
+        first = plan_of_night(settings, store, DAY)
+    assert first.photos == gather(store, folder, 70).collection.digest and first.world == "geometric"
+    assert "4 photographs of 4 scenes" in caplog.text
+    save_flat(folder / "place 9/1.png", 77)
+    second = plan_of_night(settings, store, date(2026, 2, 1))
+    assert second.photos != first.photos and second.seed == first.seed + 1
+
+
+def test_a_night_whose_folder_is_empty_says_so(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="there is no folder"):
+        plan_of_night(TrainerSettings(nightly_photos=tmp_path / "gone"), store, DAY)
+    assert list_rounds(store) == []
+
+
+def record(task: str) -> TaskRecord:
+    return TaskRecord.create(task, "?", "x", ["a.png"], {"scene": "s"})
+
+
+def test_tasks_that_nobody_trains_are_not_asked() -> None:
+    splits = {"train": [record("A1")], "calibration": [record("D1")], "test": [record("A1"), record("D2")]}
+    kept = drop_untrained(splits)
+    assert kept == {"train": [record("A1")], "calibration": [], "test": [record("A1")]}
+    assert missing_tasks(kept) == ["A2", "A3", "A4", "D1", "D2", "D3", "D4"]
+    check_labelled(kept, {})
+
+
+@pytest.mark.parametrize(("empty", "said"), [(("test",), "split test "), (("train", "test"), "split train or test ")])
+def test_where_nothing_could_be_labelled_the_gates_are_named(empty: tuple[str, ...], said: str) -> None:
+    splits = {name: [] if name in empty else [record("A1")] for name in ("train", "calibration", "test")}
+    with pytest.raises(InvalidInputError, match=f"{said}could be labelled.*7 by collision, 2 by proof.*--fov"):
+        check_labelled(splits, {"proof": 2, "collision": 7})
