@@ -63,7 +63,7 @@ def gather(store: Store, folder: Path, fov_deg: float | None = None) -> Gathered
     """
     if fov_deg is not None:
         check_fov(fov_deg)
-    found = _read(store, folder)
+    found = _read(store, folder, fov_deg is None)
     unreadable = f"{len(found.unreadable)} file(s) in {folder} are no photographs that can be used"
     if not found.scenes:
         if not found.unreadable:
@@ -78,7 +78,7 @@ def gather(store: Store, folder: Path, fov_deg: float | None = None) -> Gathered
         remarks.append(f"left out: {len(found.doubles)} photograph(s) that are there twice: {_some(found.doubles)}")
     if moved:
         remarks.append(f"left out: {len(moved)} photograph(s) of another split in earlier rounds: {_some(moved)}")
-    if found.without_lens and fov_deg is None:
+    if found.without_lens:
         remarks.append(
             f"{found.without_lens} photograph(s) say nothing of their lens: {DEFAULT_FOV_DEG:g} degrees from left to "
             f"right are assumed, and turns are wrong where that is wrong; --fov says what is right"
@@ -86,7 +86,7 @@ def gather(store: Store, folder: Path, fov_deg: float | None = None) -> Gathered
     return Gathered(collection, tuple(remarks))
 
 
-def _read(store: Store, folder: Path) -> _Found:
+def _read(store: Store, folder: Path, ask_lens: bool) -> _Found:
     found = _Found()
     for path in _files(folder):
         shown = path.relative_to(folder).as_posix()
@@ -101,7 +101,7 @@ def _read(store: Store, folder: Path) -> _Found:
             continue
         found.names[photo] = shown
         found.scenes.setdefault(shown.split("/")[0], []).append(photo)
-        found.without_lens += not says_lens(Image.open(io.BytesIO(data)))
+        found.without_lens += ask_lens and not says_lens(Image.open(io.BytesIO(data)))
     return found
 
 

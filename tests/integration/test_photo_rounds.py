@@ -9,10 +9,11 @@ import pytest
 
 from student_service.app import App
 from teacher_service.app import in_background
+from teacher_service.worlds.base import ImagineSpec
 from teacher_service.worlds.geometric import GeometricOptions, GeometricWorld
 from tests.photo_kit import PLACES, save_places
 from tests.student_kit import TOKEN, running_student
-from tests.teacher_kit import serving
+from tests.teacher_kit import StepWorld, serving
 from trainer.gathering import gather
 from trainer.pieces import NO_TRAINING, missing_pieces
 from trainer.plans import make_plan
@@ -20,13 +21,15 @@ from trainer.services import StudentControl, TeacherService
 from trainer.steps import RoundSteps
 from trainer.tracking import Tracking
 from trainer.watching import outcome
-from world2vlm.bundles import REJECTED, find_bundles, read_bundle
+from world2vlm.boxes import Box
+from world2vlm.bundles import REJECTED, Frame, ObjectView, find_bundles, read_bundle
 from world2vlm.datasets import Dataset, load_dataset
 from world2vlm.errors import InvalidInputError, NotFoundError, PreconditionError
 from world2vlm.licences import Policy
 from world2vlm.rounds import RoundPlan, RoundState
 from world2vlm.settings import TeacherSettings, TrainerSettings
 from world2vlm.store import Store
+from world2vlm.tasks import TASKS
 
 pytestmark = pytest.mark.alone
 
@@ -195,6 +198,33 @@ def test_terms_are_kept_as_for_rooms(photos: Path, tmp_path: Path) -> None:
         with pytest.raises(PreconditionError, match=r"'geometric'.*may not train other models"):
             site.run(photos)
     assert not site.store.exists("bundles")
+
+
+class FurnishedWorld(StepWorld):
+    """Flat frames in which a detector finds two chairs, as it would without a colour, and a lamp in every other one."""
+
+    def _frames(self, spec: ImagineSpec) -> Iterator[Frame]:
+        for index, frame in enumerate(super()._frames(spec)):
+            left, top = 30 * (index % 10), 20 * (index % 10)
+            found = [("chair", 100, 200), ("chair", 500, 300), *([("lamp", 300, 550)] if index % 2 else [])]
+            yield replace(
+                frame,
+                objects=tuple(
+                    ObjectView(number, name, "", Box(x + left, y + top, x + left + 90, y + top + 160), 0.014)
+                    for number, (name, x, y) in enumerate(found, start=1)
+                ),
+            )
+
+
+def test_with_objects_all_tasks_are_trained_and_asked(photos: Path, tmp_path: Path) -> None:
+    with serving(FurnishedWorld(0)) as url, running_student(tmp_path / "store") as (_, client):
+        site = Site(tmp_path, url, client.url)
+        state = site.run(photos, recipe="smoke", world="steps", trajectories_per_scene=3)
+        dataset, evaluation = site.dataset(state), state.read_step("evaluation") or {}
+    assert set(dataset.by_task) == set(TASKS) and dataset.info["missing_tasks"] == []
+    assert set(evaluation["after"]) == {*TASKS, "macro"}
+    assert set(evaluation["probes"]["before"]) == {"grounding", "naming"}
+    assert state.read_step("promotion") is not None and "no held-out questions" not in outcome(state)
 
 
 def test_what_the_gate_lets_pass_is_swapped_in(finished: tuple[Site, App]) -> None:
