@@ -91,10 +91,12 @@ def _read(store: Store, folder: Path, ask_lens: bool) -> _Found:
     for path in _files(folder):
         shown = path.relative_to(folder).as_posix()
         try:
+            if not shown.isprintable():
+                raise InvalidInputError("its name has characters that cannot be shown; rename it")
             data = _bytes(path)
             photo = store_photo(store, data)
         except InvalidInputError as error:
-            found.unreadable.append(f"{shown} ({error})")
+            found.unreadable.append(f"{ascii(shown) if not shown.isprintable() else shown} ({error})")
             continue
         if photo in found.names:
             found.doubles.append(f"{shown} (as {found.names[photo]})")

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from trainer.imagining import ASIDE, BUNDLES
+from trainer.labelling.weighing import weighted_by_world
 from world2vlm.bundles import Bundle, read_bundle
 from world2vlm.errors import InvalidInputError
 from world2vlm.records import TaskRecord
@@ -9,6 +11,32 @@ from world2vlm.store import Store
 from world2vlm.tasks import TASKS
 
 Splits = dict[str, list[TaskRecord]]
+
+
+def finish_photos(
+    store: Store,
+    splits: Mapping[str, Sequence[TaskRecord]],
+    bundles: Sequence[str],
+    aside: Sequence[str],
+    rejected: Mapping[str, int],
+) -> tuple[Splits, dict[str, float]]:
+    """What is left of photographs' records, those to train on weighed, and what those of each world weigh.
+
+    Args:
+        store: where the bundles are.
+        splits: balanced records.
+        bundles: paths of all bundles that they are about.
+        aside: paths of the rejected ones that are kept.
+        rejected: how many trajectories each gate rejected.
+
+    Raises:
+        InvalidInputError: nothing is left to train or to test on.
+    """
+    kept = drop_untrained(splits)
+    check_labelled(kept, rejected)
+    made, failed = _read_bundles(store, BUNDLES, bundles), _read_bundles(store, ASIDE, aside)
+    train, weights = weighted_by_world(kept["train"], made, failed)
+    return {**kept, "train": train}, weights
 
 
 def drop_untrained(splits: Mapping[str, Sequence[TaskRecord]]) -> Splits:
@@ -41,6 +69,6 @@ def check_labelled(splits: Mapping[str, Sequence[TaskRecord]], rejected: Mapping
         )
 
 
-def read_bundles(store: Store, folder: str, paths: Iterable[str]) -> dict[str, Bundle]:
+def _read_bundles(store: Store, folder: str, paths: Iterable[str]) -> dict[str, Bundle]:
     """Bundles of a folder of the store by their paths in it, without their pixels."""
     return {path: read_bundle(store.local(f"{folder}/{path}/traj.json").parent) for path in sorted(set(paths))}

@@ -17,7 +17,7 @@ from world2vlm.cameras import Floats
 from world2vlm.images import decode_image, encode_png
 from world2vlm.lenses import intrinsics_of
 from world2vlm.photos import MAX_PHOTO_BYTES, read_photo
-from world2vlm.rounds import PhotoAnchor, Shard
+from world2vlm.shards import PhotoAnchor, Shard
 from world2vlm.store import Store
 
 AnchorKind = Literal["scene", "photo"]

@@ -3,16 +3,15 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from trainer.distilling import alone, distil
-from trainer.imagining import ASIDE, BUNDLES, ImaginePlan, Imaginer
+from trainer.imagining import ImaginePlan, Imaginer
 from trainer.labelling import balance, select_test
-from trainer.labelling.weighing import weighted_by_world
 from trainer.licensing import check_dataset, worlds_of
-from trainer.photo_data import Splits, check_labelled, drop_untrained, missing_tasks, read_bundles
+from trainer.photo_data import finish_photos, missing_tasks
 from trainer.pieces import Piece
 from trainer.progress import ProgressFile
 from trainer.promotion import Swapper, promote
@@ -129,20 +128,10 @@ class RoundSteps:
             "rejected": dict(sorted(rejected.items())),
         }
         if plan.photos:
-            splits, weights = self._of_photos(splits, bundles, aside, rejected)
+            splits, weights = finish_photos(self._store, splits, bundles, aside, rejected)
             info |= {"photos": plan.photos, "missing_tasks": missing_tasks(splits), "weights": weights}
         dataset = publish_dataset(self._store, splits, info)
         state.write_step("dataset", {**info, **_describe(dataset)})
-
-    def _of_photos(
-        self, splits: Splits, bundles: Sequence[str], aside: Sequence[str], rejected: Mapping[str, int]
-    ) -> tuple[Splits, dict[str, float]]:
-        """What is left of photographs' records, those to train on weighed, and what those of each world weigh."""
-        splits = drop_untrained(splits)
-        check_labelled(splits, rejected)
-        made = read_bundles(self._store, BUNDLES, bundles)
-        train, weights = weighted_by_world(splits["train"], made, read_bundles(self._store, ASIDE, aside))
-        return {**splits, "train": train}, weights
 
     def _distil(self, piece: Piece, state: RoundState) -> None:
         plan = state.plan()

@@ -4,22 +4,21 @@
 `promotion.json`; or `stopped.json` with the reason. The first writer of a file wins, so a task may run twice.
 """
 
-import random
 import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from world2vlm.collection import Collection, check_digest, load_collection
 from world2vlm.errors import DataCorruptedError, InvalidInputError, NotFoundError, PreconditionError
 from world2vlm.records import TaskRecord
-from world2vlm.splits import Split, spread
+from world2vlm.shards import Shard, cut, draw_photos
+from world2vlm.splits import Split
 from world2vlm.store import Store
 
-T = TypeVar("T")
 Step = Literal["imagine", "dataset", "distil", "evaluate", "promote", "done", "stopped"]
 # What is to be done while this file is missing, in order.
 _STEPS: tuple[tuple[Step, str], ...] = (
@@ -36,31 +35,6 @@ STEP_FILES = tuple(name for _, name in _STEPS)
 SEED_BLOCK = 1_000_000
 CALIBRATION_SEED = 50_000
 HELD_OUT_SEED = 200_000
-
-
-@dataclass(frozen=True)
-class PhotoAnchor:
-    """A photograph to imagine from.
-
-    Attributes:
-        scene: its place's name.
-        photo: its file's name in the store's `photos/`.
-        fov_deg: its horizontal field of view; None = what its EXIF says.
-    """
-
-    scene: str
-    photo: str
-    fov_deg: float | None = None
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One unit of imagining and labelling: scenes of one split, or photographs of one."""
-
-    index: int
-    split: Split
-    scene_seeds: tuple[int, ...] = ()
-    photos: tuple[PhotoAnchor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,39 +96,28 @@ class RoundPlan:
         No scene is in two. `RoundState.shards` knows those of photographs as well.
         """
         start = (1 + self.seed) * SEED_BLOCK
-        train = self._cut("train", range(start, start + self.train_scenes))
-        test = self._cut("test", range(HELD_OUT_SEED, HELD_OUT_SEED + self.test_scenes))
-        calibration = self._cut("calibration", range(CALIBRATION_SEED, CALIBRATION_SEED + self.calibration_scenes))
-        cut = enumerate([*train, *calibration, *test])
-        return tuple(Shard(index, split, tuple(seeds)) for index, (split, seeds) in cut)
+        scenes: dict[Split, Sequence[int]] = {
+            "train": range(start, start + self.train_scenes),
+            "calibration": range(CALIBRATION_SEED, CALIBRATION_SEED + self.calibration_scenes),
+            "test": range(HELD_OUT_SEED, HELD_OUT_SEED + self.test_scenes),
+        }
+        return tuple(
+            Shard(index, split, scene_seeds=seeds)
+            for index, (split, seeds) in enumerate(cut(scenes, self.scenes_per_shard))
+        )
 
     def photo_shards(self, collection: Collection) -> tuple[Shard, ...]:
-        """All shards of a collection, in the same order.
-
-        The seed draws the photographs to train on, where there are too many. Those held out are the same in every round
-        on the same collection, and as evenly from all scenes as can be.
-        """
-        groups: dict[Split, list[Sequence[str]]] = {"train": [], "calibration": [], "test": []}
-        for scene in collection.scenes:
-            groups[scene.split].append(scene.photos)
-        train = [photo for photos in groups["train"] for photo in photos]
-        drawn = random.Random(f"{self.seed}/photos").sample(train, min(self.train_scenes, len(train)))
-        parts = (
-            self._cut("train", sorted(drawn)),
-            self._cut("calibration", spread(groups["calibration"], self.calibration_scenes)),
-            self._cut("test", spread(groups["test"], self.test_scenes)),
-        )
-        anchors = {
-            photo: PhotoAnchor(scene.name, photo, collection.fov_deg)
-            for scene in collection.scenes
-            for photo in scene.photos
+        """All shards of a collection, in the same order; see `draw_photos`."""
+        most: dict[Split, int] = {
+            "train": self.train_scenes,
+            "calibration": self.calibration_scenes,
+            "test": self.test_scenes,
         }
-        cut = enumerate(each for part in parts for each in part)
-        return tuple(Shard(index, split, photos=tuple(anchors[p] for p in photos)) for index, (split, photos) in cut)
-
-    def _cut(self, split: Split, items: Sequence[T]) -> list[tuple[Split, Sequence[T]]]:
-        size = self.scenes_per_shard
-        return [(split, items[start : start + size]) for start in range(0, len(items), size)]
+        drawn = draw_photos(collection, self.seed, most)
+        return tuple(
+            Shard(index, split, photos=photos)
+            for index, (split, photos) in enumerate(cut(drawn, self.scenes_per_shard))
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object; a plan of procedural rooms says nothing of photographs, as older plans do."""

@@ -6,10 +6,11 @@ Scenes of photographs go by a hash of their names: a scene that was held out sta
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from world2vlm.errors import InvalidInputError
 
+T = TypeVar("T")
 Split = Literal["train", "calibration", "test"]
 SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
 
@@ -56,7 +57,7 @@ def split_scenes(names: Collection[str], earlier: Mapping[str, Split]) -> dict[s
     return splits
 
 
-def spread(groups: Sequence[Sequence[str]], most: int) -> list[str]:
+def spread(groups: Sequence[Sequence[T]], most: int) -> list[T]:
     """The first `most` items, each group's first before any group's second."""
     turns = sorted((turn, index) for index, group in enumerate(groups) for turn in range(len(group)))
     return [groups[index][turn] for turn, index in turns[:most]]

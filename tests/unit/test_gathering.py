@@ -1,5 +1,6 @@
 """A folder of photographs into the store: what is taken, what is left out, and what is refused."""
 
+import os
 import uuid
 from pathlib import Path
 
@@ -96,11 +97,14 @@ def test_what_cannot_be_used_is_left_out_and_named(store: Store, folder: Path) -
     (folder / "hall/notes.txt").write_text("not a photograph")
     (folder / "lab/cut.jpg").write_bytes((folder / "hall/1.jpg").read_bytes()[:200])
     save_flat(folder / "wide.png", 1, (200, 20))
+    # Bytes that are no UTF-8, as old disks have them.
+    save_flat(folder / os.fsdecode(b"odd \xff.png"), 9)
     (folder / ".hidden.txt").write_text("nobody's business")
     gathered = gather(store, folder)
     assert len(gathered.collection.scenes) == 4
+    assert r"odd \udcff.png" in " ".join(gathered.remarks)
     [line] = [line for line in gathered.remarks if "no photographs that can be used" in line]
-    assert "3 file(s)" in line and "panorama" in line
+    assert "4 file(s)" in line and "panorama" in line
     assert all(name in line for name in ("hall/notes.txt", "lab/cut.jpg", "wide.png"))
     assert len(store.list("photos")) == 6
 

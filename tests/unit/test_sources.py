@@ -18,7 +18,7 @@ from world2vlm.cameras import Floats
 from world2vlm.errors import NotFoundError
 from world2vlm.images import decode_image
 from world2vlm.photos import store_photo
-from world2vlm.rounds import PhotoAnchor, Shard
+from world2vlm.shards import PhotoAnchor, Shard
 from world2vlm.store import Store
 
 CANDIDATE = next(candidates(0, "a photograph", 0, 1))
