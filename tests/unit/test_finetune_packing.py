@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from tests import finetune_kit
 from tests.finetune_kit import MAKERS, make_records
 from trainer.finetune.adapting import Loaded, adapt, load
+from trainer.finetune.attention import attend_within_windows
 from trainer.finetune.config import FinetuneConfig
 from trainer.finetune.encoding import Encoder
 from trainer.finetune.loss import RowLoss
@@ -122,6 +124,33 @@ def test_packed_gradients_are_those_of_single_examples(
     assert set(found) == set(expected) and any("vis" in name for name in found)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_windows_seen_together_give_the_gradients_of_windows_seen_one_by_one(
+    folder: Path, records: list[TaskRecord], images: Path
+) -> None:
+    loaded = load(settings(folder, freeze_vision=False))
+    tower = getattr(loaded.model.model, "visual", None)
+    if tower is None:
+        pytest.skip("its tower has no windows")
+    loss, found = plain_gradients(loaded, records, images)
+    loaded.model.zero_grad()
+    tower.config._attn_implementation = "sdpa"
+    expected_loss, expected = plain_gradients(loaded, records, images)
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_windows_of_several_sizes_each_look_at_themselves_alone() -> None:
+    lengths = (4, 4, 2, 3, 3, 4)
+    states = torch.randn(3, 1, 2, sum(lengths), 8, generator=torch.Generator().manual_seed(0))
+    ends = torch.tensor((0, *lengths), dtype=torch.int32).cumsum(0)
+    found, _ = attend_within_windows(None, *states, None, cu_seq_lens_q=ends, scaling=0.3)
+    one_by_one = [
+        F.scaled_dot_product_attention(*part, scale=0.3).transpose(1, 2) for part in states.split(lengths, dim=3)
+    ]
+    torch.testing.assert_close(found, torch.cat(one_by_one, dim=1))
 
 
 def test_a_frozen_tower_changes_no_other_gradient(

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from trainer.finetune.attention import PER_EXAMPLE
+from trainer.finetune.attention import PER_EXAMPLE, attend_by_windows
 from trainer.finetune.config import ALL_LINEAR, FinetuneConfig
 from trainer.finetune.patches import patches_as_products
 from world2vlm.errors import InvalidInputError, UnavailableError
@@ -54,6 +54,8 @@ def load(config: FinetuneConfig, device: torch.device | str = "cpu") -> Loaded:
     except (OSError, ValueError) as error:
         raise InvalidInputError(f"{config.model}: cannot be loaded: {error}") from error
     patches_as_products(model)
+    if torch.device(device).type == "cpu":
+        attend_by_windows(model)
     return Loaded(model if config.method == "qlora" else model.to(device), processor, family)
 
 
