@@ -24,11 +24,11 @@ from benchmarks.timing import Result, interleave
 from teacher_service.hub import choose_device
 from teacher_service.paths import from_actions
 from teacher_service.worlds.base import ImagineSpec, Photo
-from teacher_service.worlds.diffusion import Audience
 from teacher_service.worlds.diffusion_loading import Loaded, load
 from teacher_service.worlds.framing import lay_track
 from teacher_service.worlds.sana_sampling import SanaSampler
 from teacher_service.worlds.sana_wm import SanaOptions
+from teacher_service.worlds.takes import Audience
 from world2vlm.actions import Action, Primitive
 from world2vlm.cameras import Floats, intrinsics_from_fov
 from world2vlm.files import write_atomically

@@ -10,14 +10,15 @@ from teacher_service.gates.looks import judge_cycle
 from teacher_service.gates.settings import GateSettings
 from teacher_service.gates.verdicts import Verdict
 from teacher_service.gates.views import View
-from teacher_service.worlds.base import ImagineSpec, Photo, Warmable, World
+from teacher_service.paths import Waypoint
+from teacher_service.worlds.base import ImagineSpec, Photo, World
+from teacher_service.worlds.wrapping import WrappedWorld
 from world2vlm.bundles import Frame
 from world2vlm.errors import GateRejectedError
 from world2vlm.images import decode_image
-from world2vlm.worlds import WorldInfo
 
 
-class ThereAndBack:
+class ThereAndBack(WrappedWorld):
     """Wraps a world: A -> B -> A, each view against itself when the camera comes back.
 
     It costs twice the frames, and no frame is sent before the way back is imagined. A world that makes each view from
@@ -29,34 +30,26 @@ class ThereAndBack:
     """
 
     def __init__(self, world: World, settings: GateSettings) -> None:
-        self._world = world
+        super().__init__(world)
         self._settings = settings
 
-    @property
-    def info(self) -> WorldInfo:
-        """The wrapped world's."""
-        return self._world.info
+    def _way(self, path: tuple[Waypoint, ...]) -> tuple[Waypoint, ...]:
+        return path + tuple(replace(waypoint, actions_step=(), key_frame=False) for waypoint in path[-2::-1])
 
-    def warm(self) -> None:
-        """Warm the wrapped world up; see `Warmable`."""
-        if isinstance(self._world, Warmable):
-            self._world.warm()
-
-    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
-        """Yield the way there, of photos with how well it was found again; see `World.imagine`.
+    def _passed(self, spec: ImagineSpec, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """Yield the way there, of photos with how well it was found again.
 
         Raises:
             GateRejectedError: `cycle`: a view looks different on the way back.
         """
         if not isinstance(spec.anchor, Photo):
-            yield from self._world.imagine(spec)
+            yield from frames
             return
-        back = tuple(replace(waypoint, actions_step=(), key_frame=False) for waypoint in spec.path[-2::-1])
-        frames = list(self._world.imagine(replace(spec, path=spec.path + back)))
-        if len(frames) < len(spec.path) + len(back):
+        both = list(frames)
+        if len(both) < 2 * len(spec.path) - 1:
             return
-        for index, frame in enumerate(frames[: len(spec.path)]):
-            verdict = self._verdict(frame, frames[len(frames) - 1 - index])
+        for index, frame in enumerate(both[: len(spec.path)]):
+            verdict = self._verdict(frame, both[len(both) - 1 - index])
             if not verdict.passed:
                 raise GateRejectedError(verdict.gate, verdict.figure, f"frame {index}: {verdict.sentence}")
             yield with_verdicts(frame, (verdict,))

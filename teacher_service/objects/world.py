@@ -7,13 +7,13 @@ import numpy as np
 from teacher_service.objects.detector import Detector
 from teacher_service.objects.filters import ObjectFilters
 from teacher_service.objects.tracking import ObjectTracker
-from teacher_service.worlds.base import ImagineSpec, Photo, Warmable, World
+from teacher_service.worlds.base import ImagineSpec, Photo, World
 from teacher_service.worlds.depths import Depths
+from teacher_service.worlds.wrapping import WrappedWorld
 from world2vlm.bundles import Frame
-from world2vlm.worlds import WorldInfo
 
 
-class WithObjects:
+class WithObjects(WrappedWorld):
     """Wraps a world: its frames of photos come with objects, its frames of scenes as they are.
 
     Args:
@@ -24,25 +24,14 @@ class WithObjects:
     """
 
     def __init__(self, world: World, detector: Detector, filters: ObjectFilters, depths: Depths | None = None) -> None:
-        self._world = world
+        super().__init__(world)
         self._detector = detector
         self._filters = filters
         self._depths = depths
 
-    @property
-    def info(self) -> WorldInfo:
-        """What the wrapped world says."""
-        return self._world.info
-
-    def warm(self) -> None:
-        """Warm the wrapped world up; see `Warmable`."""
-        if isinstance(self._world, Warmable):
-            self._world.warm()
-
-    def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
-        """Yield the wrapped world's frames; see `World.imagine`."""
+    def _passed(self, spec: ImagineSpec, frames: Iterator[Frame]) -> Iterator[Frame]:
         tracker = self._tracker(spec)
-        for frame in self._world.imagine(spec):
+        for frame in frames:
             yield tracker.add(frame) if tracker else frame
 
     def _tracker(self, spec: ImagineSpec) -> ObjectTracker | None:

@@ -1,7 +1,7 @@
 """The port that every world implements, and what goes through it."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -106,6 +106,38 @@ class World(Protocol):
             GateRejectedError: a gate rejected the trajectory; frames before it may have been yielded.
         """
         ...
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """A world that can make several paths of one photo at once."""
+
+    @property
+    def max_batch(self) -> int:
+        """How many at most; 1 = one after the other."""
+        ...
+
+    def batch_key(self, path: Sequence[Waypoint]) -> str:
+        """What a path must have in common with others of its photo to be made at once with them. Quick."""
+        ...
+
+    def imagine_many(self, specs: Sequence[ImagineSpec]) -> list[Iterator[Frame]]:
+        """The frames of each path, as `World.imagine` yields them; one thread reads them all, in any order.
+
+        What is wrong with one path is raised where its own frames are read, what is wrong with all of them wherever
+        frames are. A path that is cancelled does not stop the others.
+
+        Raises:
+            InvalidInputError: the paths do not start from one photo.
+        """
+        ...
+
+
+def imagine_many(world: World, specs: Sequence[ImagineSpec]) -> list[Iterator[Frame]]:
+    """The frames of each path, made at once by a world that can."""
+    if len(specs) > 1 and isinstance(world, Batching):
+        return world.imagine_many(specs)
+    return [world.imagine(spec) for spec in specs]
 
 
 @runtime_checkable

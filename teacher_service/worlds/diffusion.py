@@ -2,69 +2,26 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from teacher_service.paths import Waypoint, from_actions
 from teacher_service.worlds.base import ImagineSpec, Photo
 from teacher_service.worlds.diffusion_options import VideoOptions
 from teacher_service.worlds.framing import Track, fit_photo, lay_track
+from teacher_service.worlds.takes import Audience, Film, Stopped, Take
 from world2vlm.actions import Action, Primitive
 from world2vlm.bundles import Frame
 from world2vlm.cameras import intrinsics_from_fov
-from world2vlm.errors import InvalidInputError
+from world2vlm.errors import InvalidInputError, World2VLMError
 from world2vlm.images import encode_png
 from world2vlm.worlds import WorldInfo
 
 _WAIT_S = 0.05
 _FOV_DEG = 60.0
-
-
-class Stopped(Exception):
-    """Nobody waits for the frames any more."""
-
-
-@dataclass(frozen=True)
-class Audience:
-    """Who waits for the videos that are being made."""
-
-    specs: Sequence[ImagineSpec]
-
-    def check(self) -> None:
-        """Go on.
-
-        Raises:
-            Stopped: nobody waits any more.
-        """
-        if all(spec.is_cancelled() for spec in self.specs):
-            raise Stopped
-
-    def tell(self, done: int, total: int) -> None:
-        """Say how many steps are done, and go on; samplers call it after each.
-
-        Raises:
-            Stopped: nobody waits any more.
-        """
-        for spec in self.specs:
-            spec.on_step(done, total)
-        self.check()
-
-
-@dataclass(frozen=True)
-class Film:
-    """One video.
-
-    Attributes:
-        pixels: uint8 (F, height, width, 3).
-        seen: bool (F, height, width), True where the photo shows what is there.
-    """
-
-    pixels: NDArray[np.uint8]
-    seen: NDArray[np.bool_]
 
 
 class VideoWorld(ABC):
@@ -77,10 +34,12 @@ class VideoWorld(ABC):
         info: what the world says about itself.
         options: as the settings give them.
         stride: the model makes `stride` k + 1 frames.
+        max_batch: videos that it makes at once.
     """
 
-    def __init__(self, info: WorldInfo, options: VideoOptions, stride: int) -> None:
+    def __init__(self, info: WorldInfo, options: VideoOptions, stride: int, max_batch: int = 1) -> None:
         self.info = info
+        self.max_batch = max_batch
         self._options = options
         self._stride = stride
         self._turn = threading.Lock()
@@ -93,44 +52,24 @@ class VideoWorld(ABC):
             GateRejectedError: a gate of the world's rejected the path.
             OverloadedError: the device has too little free memory; says what to change.
         """
-        for _index, frame in self.imagine_many([spec]):
-            yield frame
+        yield from self.imagine_many([spec])[0]
 
-    def imagine_many(self, specs: Sequence[ImagineSpec]) -> Iterator[tuple[int, Frame]]:
-        """Yield the frames of several paths from one photo, (index of the path, frame), one path after the other.
+    def batch_key(self, path: Sequence[Waypoint]) -> str:
+        """How many frames a path's video has: held longer than it needs, it would be another video."""
+        return str(len(self._lay(path).poses))
 
-        The photo and the prompt are encoded once, and up to `max_batch` paths go through the model at once where the
-        pipeline can. Batches round differently, so a path's frames may differ by a level from those that `imagine`
-        gives. The work stops when all paths are cancelled, or at the first that a gate rejects.
+    def imagine_many(self, specs: Sequence[ImagineSpec]) -> list[Iterator[Frame]]:
+        """The frames of several paths from one photo; see `Batching`.
+
+        The photo and the prompt are encoded once, and up to `max_batch` paths of one length go through the model at
+        once. Batches round differently, so a path's frames may differ a little from those that `imagine` gives.
 
         Raises:
-            InvalidInputError: as `imagine`; or the paths start from different photos.
-            GateRejectedError, OverloadedError: as `imagine`.
+            InvalidInputError: the photo has too little of the frames' shape; or there are several.
         """
         photo = fit_photo(self._one_photo(specs), self._options.width, self._options.height)
-        tracks = [self._track(spec) for spec in specs]
-        for spec in specs:
-            self._check(photo, spec.path)
-        still = [_still(spec.path) for spec in specs]
-        for index, spec in enumerate(specs):
-            for waypoint in spec.path[: still[index]]:
-                yield index, photo.frame(waypoint, photo.pixels, observed_share=1.0)
-        moving = [index for index, spec in enumerate(specs) if still[index] < len(spec.path)]
-        batch = self._options.max_batch
-        for some in (moving[start : start + batch] for start in range(0, len(moving), batch)):
-            asked = [specs[index] for index in some]
-            audience = Audience(asked)
-            try:
-                with self._owning(audience):
-                    films = self._films(
-                        photo, [tracks[index] for index in some], [spec.seed for spec in asked], audience
-                    )
-            except Stopped:
-                return
-            for index, film in zip(some, films, strict=True):
-                for place, waypoint in enumerate(specs[index].path):
-                    if place >= still[index]:
-                        yield index, _frame(photo, waypoint, film, tracks[index].at[place])
+        takes: dict[int, Take] = {}
+        return [self._planned(photo, spec, takes) for spec in specs]
 
     def warm(self) -> None:
         """Make one short video of nothing, so that the first request finds everything compiled and in its place."""
@@ -151,6 +90,25 @@ class VideoWorld(ABC):
         """What the photo shows, in words."""
         return self._options.prompt
 
+    def _planned(self, photo: Photo, spec: ImagineSpec, takes: dict[int, Take]) -> Iterator[Frame]:
+        """Give a path its place in a take, if it needs one and nothing is wrong with it."""
+        try:
+            track = self._track(spec.path)
+            self._check(photo, spec.path)
+        except World2VLMError as error:
+            return _refused(error)
+        still, length = _still(spec.path), len(track.poses)
+        if still == len(spec.path):
+            return _photos(photo, spec.path)
+        if length not in takes or len(takes[length].specs) == self.max_batch:
+            takes[length] = Take(partial(self._shoot, photo))
+        return _shown(photo, spec.path, still, track, takes[length].add(spec, track))
+
+    def _shoot(self, photo: Photo, specs: Sequence[ImagineSpec], tracks: Sequence[Track]) -> list[Film]:
+        audience = Audience(specs)
+        with self._owning(audience):
+            return self._films(photo, tracks, [spec.seed for spec in specs], audience)
+
     def _one_photo(self, specs: Sequence[ImagineSpec]) -> Photo:
         photo = specs[0].anchor
         if not isinstance(photo, Photo):
@@ -159,9 +117,11 @@ class VideoWorld(ABC):
             raise InvalidInputError("paths that are imagined together must start from one photo")
         return photo
 
-    def _track(self, spec: ImagineSpec) -> Track:
-        options = self._options
-        track = lay_track(spec.path, self._stride, options.step_m, options.step_deg)
+    def _lay(self, path: Sequence[Waypoint]) -> Track:
+        return lay_track(path, self._stride, self._options.step_m, self._options.step_deg)
+
+    def _track(self, path: Sequence[Waypoint]) -> Track:
+        options, track = self._options, self._lay(path)
         if len(track.poses) > options.max_frames:
             raise InvalidInputError(
                 f"the path needs {len(track.poses)} frames of at most {options.step_m:g} m and {options.step_deg:g} "
@@ -185,6 +145,29 @@ def _still(path: Sequence[Waypoint]) -> int:
     """Return after how many waypoints the camera first moves."""
     moved = (index for index, waypoint in enumerate(path) if not np.array_equal(waypoint.c2w, np.eye(4)))
     return next(moved, len(path))
+
+
+def _refused(error: World2VLMError) -> Iterator[Frame]:
+    raise error
+    yield
+
+
+def _photos(photo: Photo, path: Sequence[Waypoint]) -> Iterator[Frame]:
+    for waypoint in path:
+        yield photo.frame(waypoint, photo.pixels, observed_share=1.0)
+
+
+def _shown(
+    photo: Photo, path: Sequence[Waypoint], still: int, track: Track, film: Callable[[], Film]
+) -> Iterator[Frame]:
+    """Yield the photo until the camera moves, and the film from there."""
+    yield from _photos(photo, path[:still])
+    try:
+        made = film()
+    except Stopped:
+        return
+    for waypoint, place in zip(path[still:], track.at[still:], strict=True):
+        yield _frame(photo, waypoint, made, place)
 
 
 def _frame(photo: Photo, waypoint: Waypoint, film: Film, place: int) -> Frame:

@@ -29,7 +29,6 @@ _WITHOUT_EFFECT = (
     "offload",
     "compile",
     "max_frames",
-    "max_batch",
     "terms_checked",
 )
 # Photos and prompts whose encoding a sampler keeps.
@@ -40,7 +39,7 @@ ALIVE_A_TOKEN = 16
 ALIVE_A_PIXEL = 5
 # Seconds after which another process may have given memory back.
 _RETRY_S = 10.0
-_SOURCES = ("diffusion.py", "diffusion_loading.py", "framing.py")
+_SOURCES = ("diffusion.py", "diffusion_loading.py", "framing.py", "takes.py")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ class VideoOptions:
         max_frames: frames of a video, those between the waypoints included.
         step_m, step_deg: how far the camera moves or turns at most from one frame to the next. Larger steps of a path
             are divided; only the frames that were asked for are returned.
-        max_batch: trajectories of one anchor made at once, where the pipeline can.
         terms_checked: you have read the terms of a model of another name, and they let you train on what comes of it
             and sell that; until then the world says that neither is allowed.
     """
@@ -56,15 +55,12 @@ class VideoOptions:
     max_frames: int = 81
     step_m: float = 0.1
     step_deg: float = 2.5
-    max_batch: int = 4
     terms_checked: bool = False
 
     def __post_init__(self) -> None:
-        least = min(self.width, self.height, self.steps, self.max_frames - 1, self.max_batch)
+        least = min(self.width, self.height, self.steps, self.max_frames - 1)
         if least < 1 or not min(self.step_m, self.step_deg) > 0:
-            raise ValueError(
-                "sizes, steps, max_frames - 1 and max_batch must be at least 1, step_m and step_deg over 0"
-            )
+            raise ValueError("sizes, steps and max_frames - 1 must be at least 1, step_m and step_deg over 0")
 
 
 def check_installed(world: str, *more: str) -> None:

@@ -16,8 +16,8 @@ from PIL import Image
 
 from teacher_service.recent import Recent
 from teacher_service.worlds.base import Photo
-from teacher_service.worlds.diffusion import Audience
 from teacher_service.worlds.diffusion_loading import ALIVE_A_PIXEL, ALIVE_A_TOKEN, REMEMBERED, Loaded, Sampler
+from teacher_service.worlds.takes import Audience
 from world2vlm.cameras import Floats
 
 _REMEDY = "set offload, or lower width, height, max_batch or the path's length"

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from teacher_service.worlds.base import Photo
-from teacher_service.worlds.diffusion import Audience, Film, VideoWorld
+from teacher_service.worlds.diffusion import VideoWorld
 from teacher_service.worlds.diffusion_options import VideoOptions, check_installed, check_size, under_terms
 from teacher_service.worlds.framing import Track
 from teacher_service.worlds.registry import read_options
-from world2vlm.cameras import Floats
+from teacher_service.worlds.takes import Audience, Film
 from world2vlm.errors import InvalidInputError
 from world2vlm.settings import TeacherSettings
 from world2vlm.worlds import WorldInfo
@@ -35,11 +35,22 @@ _TERMS = (
 
 @dataclass(frozen=True)
 class SanaOptions(VideoOptions):
-    """Options of `sana_wm`; see `VideoOptions`."""
+    """Options of `sana_wm`; see `VideoOptions`.
+
+    Attributes:
+        max_batch: trajectories of one photo that are made at once, of those that wait and are equally long. Over 1, a
+            frame may differ a little with what else was asked for when it was made: batches round differently.
+    """
 
     model: str = "Efficient-Large-Model/SANA-WM_bidirectional-diffusers"
     steps: int = 60
     max_frames: int = 161
+    max_batch: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_batch < 1:
+            raise ValueError("max_batch must be at least 1")
 
 
 class SanaWorld(VideoWorld):
@@ -53,12 +64,11 @@ class SanaWorld(VideoWorld):
     """
 
     def __init__(self, info: WorldInfo, options: SanaOptions, stride: int, sampler: "SanaSampler") -> None:
-        super().__init__(info, options, stride)
+        super().__init__(info, options, stride, options.max_batch)
         self.sampler = sampler
 
     def _films(self, photo: Photo, tracks: Sequence[Track], seeds: Sequence[int], audience: Audience) -> list[Film]:
-        frames = max(len(track.poses) for track in tracks)
-        poses = np.stack([_held(track.poses, frames) for track in tracks])
+        poses = np.stack([track.poses for track in tracks])
         prompts = (self._prompt(photo), self._options.negative_prompt)
         videos = self.sampler.sample(photo, prompts, poses, seeds, audience)
         # No pixel of them is the photo's, even where it shows what is there.
@@ -102,8 +112,3 @@ def make(settings: TeacherSettings) -> SanaWorld:
     unread = [] if options.model == SanaOptions.model else [options.model]
     info = under_terms(info, unread, options.terms_checked)
     return SanaWorld(info, options, loaded.pipe.vae_temporal_compression_ratio, sampler)
-
-
-def _held(poses: Floats, frames: int) -> Floats:
-    """Hold the last pose until there are so many."""
-    return np.concatenate([poses, np.tile(poses[-1], (frames - len(poses), 1, 1))])

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from teacher_service.recent import Recent
-from teacher_service.worlds.diffusion import Audience
 from teacher_service.worlds.diffusion_loading import ALIVE_A_PIXEL, ALIVE_A_TOKEN, REMEMBERED, Loaded, Sampler
+from teacher_service.worlds.takes import Audience
 
 _REMEDY = "set offload, or lower width, height or the path's length"
 

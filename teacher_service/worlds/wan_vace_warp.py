@@ -16,11 +16,12 @@ from teacher_service.depth import DepthEstimator, make_depth
 from teacher_service.gates.trajectory import check_observed
 from teacher_service.paths import Waypoint
 from teacher_service.worlds.base import Photo
-from teacher_service.worlds.diffusion import Audience, Film, VideoWorld
+from teacher_service.worlds.diffusion import VideoWorld
 from teacher_service.worlds.diffusion_options import VideoOptions, check_installed, check_size, under_terms
 from teacher_service.worlds.framing import Track
 from teacher_service.worlds.registry import read_options
 from teacher_service.worlds.surfaces import Surfaces
+from teacher_service.worlds.takes import Audience, Film
 from teacher_service.worlds.warp import Relief
 from world2vlm.cameras import Floats
 from world2vlm.settings import TeacherSettings

@@ -19,11 +19,11 @@ from teacher_service.paths import from_actions, from_poses
 from teacher_service.photos import motorcycle
 from teacher_service.worlds import sana_wm, wan_vace_warp
 from teacher_service.worlds.base import ImagineSpec, Photo
-from teacher_service.worlds.diffusion import Audience
 from teacher_service.worlds.diffusion_loading import check_free, explained, load
 from teacher_service.worlds.diffusion_options import VideoOptions, check_installed, under_terms
 from teacher_service.worlds.framing import fit_photo, lay_track
 from teacher_service.worlds.sana_sampling import SanaSampler
+from teacher_service.worlds.takes import Audience, Stopped
 from teacher_service.worlds.wan_sampling import VaceSampler
 from teacher_service.worlds.warp import Relief
 from tests.worlds_kit import TINY, settings, tiny_sana, tiny_wan
@@ -133,31 +133,58 @@ def test_the_frames_are_those_of_the_pipeline_s_own_call(sana: Path, guidance: f
         assert np.array_equal(pixels(imagined), np.rint(video[place] * 255).astype(np.uint8))
 
 
-def test_paths_of_one_photo_are_made_together_and_the_photo_is_encoded_once(sana: Path) -> None:
-    options = sana_wm.SanaOptions(model=str(sana), **TINY)
+def test_paths_of_one_photo_and_one_length_are_made_together_and_the_photo_is_encoded_once(sana: Path) -> None:
+    options = sana_wm.SanaOptions(model=str(sana), max_batch=2, **TINY)
     loaded = load("sana_wm", SanaWMPipeline, options, ())
     encoded, denoised = [], []
     loaded.pipe.vae.encoder.register_forward_hook(lambda *_: encoded.append(None))
     loaded.pipe.transformer.register_forward_hook(lambda _model, given, _made: denoised.append(len(given[0])))
     info = sana_wm.make(settings("sana_wm", sana)).info
     world = sana_wm.SanaWorld(info, options, 8, SanaSampler(loaded, 2, 2.0))
-    # 9 frames and 17, so the shorter one is held.
-    asked = [spec("turn right 10 degrees"), spec("turn left 40 degrees", seed=9), spec("turn right 15 degrees")]
+    # 9 frames, 17, and 9 three times.
+    paths = ["right 10", "left 40", "right 15", "left 20", "left 5"]
+    asked = [spec(f"turn {each} degrees", seed=seed) for seed, each in enumerate(paths)]
     alone = [list(world.imagine(each)) for each in asked]
-    assert (len(encoded), denoised) == (1, [2] * 6)
-    together: list[list[Frame]] = [[], [], []]
-    for index, imagined in world.imagine_many(asked):
-        together[index].append(imagined)
-    assert (len(encoded), denoised[6:]) == (1, [6] * 2)
-    assert [len(frames) for frames in together] == [len(frames) for frames in alone]
-    # The longest is not held at its end for the others, so it is the video that it is alone.
-    assert np.abs(pixels(together[1][-1]).astype(int) - pixels(alone[1][-1])).max() <= 1
+    assert (len(encoded), denoised) == (1, [2] * 10)
+    together = [list(frames) for frames in world.imagine_many(asked)]
+    assert (len(encoded), denoised[10:]) == (1, [4, 4, 2, 2, 4, 4])
+    for ours, own in zip(together, alone, strict=True):
+        assert [frame.c2w.tolist() for frame in ours] == [frame.c2w.tolist() for frame in own]
+        # Each has a seed of its own, and batches may round differently.
+        assert all(np.abs(pixels(a).astype(int) - pixels(b)).max() <= 1 for a, b in zip(ours, own, strict=True))
+
+
+def test_paths_have_in_common_how_long_their_videos_are(sana: Path) -> None:
+    world = sana_wm.make(settings("sana_wm", sana, max_batch=3))
+    nine = {world.batch_key(spec(f"turn left {degrees} degrees").path) for degrees in (1, 10, 20)}
+    assert len(nine) == 1 and world.batch_key(spec("turn left 21 degrees").path) not in nine
+    assert world.max_batch == 3
+
+
+def test_a_video_that_is_held_longer_is_another(sana_world: sana_wm.SanaWorld) -> None:
+    """Why paths of different lengths are not made together: every frame sees all others."""
+    short = spec("turn right 10 degrees")
+    held = replace(short, path=short.path + short.path[-1:] * 8)
+    frames = [list(sana_world.imagine(each)) for each in (short, held)]
+    last = len(short.path) - 1
+    assert np.array_equal(frames[0][last].c2w, frames[1][last].c2w)
+    assert np.abs(pixels(frames[0][last]).astype(int) - pixels(frames[1][last])).max() > 20
+
+
+def test_who_has_left_is_told_nothing() -> None:
+    told: list[str] = []
+    here = spec("turn left 5 degrees", on_step=lambda done, total: told.append("here"))
+    gone = replace(here, on_step=lambda done, total: told.append("gone"), is_cancelled=lambda: True)
+    Audience([gone, here]).tell(1, 2)
+    assert told == ["here"]
+    with pytest.raises(Stopped):
+        Audience([gone, gone]).tell(1, 2)
 
 
 def test_paths_of_two_photos_are_not_made_together(sana_world: sana_wm.SanaWorld) -> None:
     turn = spec("turn right 10 degrees")
     with pytest.raises(InvalidInputError, match="must start from one photo"):
-        list(sana_world.imagine_many([turn, replace(turn, anchor=FITTED)]))
+        sana_world.imagine_many([turn, replace(turn, anchor=FITTED)])
 
 
 def test_progress_is_told_after_every_step(sana_world: sana_wm.SanaWorld) -> None:
@@ -284,11 +311,12 @@ def test_the_digest_is_of_all_that_decides_about_the_frames(sana: Path, tmp_path
             (shutil.copytree(sana, tmp_path / "copy"), {"max_batch": 1}),
             (sana, {"steps": 3}),
             (sana, {"prompt": "a kitchen"}),
+            (sana, {"max_batch": 2}),
             (_retrained(sana, tmp_path / "retrained"), {}),
         )
     ]
     assert digests[0] == digests[1]
-    assert len(set(digests)) == 4
+    assert len(set(digests)) == 5
 
 
 def _retrained(folder: Path, to: Path) -> Path:
