@@ -3,8 +3,10 @@
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+from teacher_service.worlds.base import ImagineSpec
 
 # A trajectory under this stays in memory; longer ones wait for their readers on disk.
 _IN_MEMORY_BYTES = 4 << 20
@@ -104,6 +106,23 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """How a trajectory is made at once with others.
+
+    Attributes:
+        key: digest of what they must have in common: the world, the photo and the like.
+        most: how many at once.
+        spec: what is to be made for a job; called in a thread.
+        make: makes the items of several with one key, one iterator for each.
+    """
+
+    key: str
+    most: int
+    spec: Callable[[Job], ImagineSpec]
+    make: Callable[[Sequence[ImagineSpec]], Sequence[Iterator[bytes]]]
+
+
+@dataclass(frozen=True)
 class Plan:
     """One trajectory to make.
 
@@ -113,6 +132,7 @@ class Plan:
         lanes: how many of that world's are made at once; 0 = as many as there are threads for all such worlds.
         count: how many items it has.
         make: makes the items, one by one, in a thread; the job says whether anybody still waits, and hears of steps.
+        batch: how it is made with others that wait at the same time; None = only alone.
     """
 
     key: str
@@ -120,3 +140,4 @@ class Plan:
     lanes: int
     count: int
     make: Callable[[Job], Iterator[bytes]]
+    batch: Batch | None = None

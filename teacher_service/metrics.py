@@ -20,6 +20,12 @@ FRAME_SECONDS = Histogram(
     ["world"],
     buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
 )
+BATCH = Histogram(
+    "world2vlm_teacher_batch_size",
+    "Trajectories of one photo that were begun at once, by world.",
+    ["world"],
+    buckets=(1, 2, 4, 8, 16, 32),
+)
 CACHE = Counter(
     "world2vlm_teacher_cache",
     "Trajectories asked for: hit (on disk), shared (just being made for another), miss; and entries found corrupt.",

@@ -1,18 +1,19 @@
 """From a request to what is to be made: checked, with the digest of all that its frames are a function of."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from teacher_service.jobs import Job, Plan
+from teacher_service.jobs import Batch, Job, Plan
 from teacher_service.paths import Waypoint, check_count, from_actions, from_poses
 from teacher_service.service import Teacher
 from teacher_service.worlds.base import ImagineSpec, Photo, ScenePoint
 from world2vlm import convert
 from world2vlm.actions import format_actions
+from world2vlm.bundles import Frame
 from world2vlm.cameras import Floats, intrinsics_from_fov
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import decode_image
@@ -20,6 +21,7 @@ from world2vlm.lenses import DEFAULT_FOV_DEG
 from world2vlm.v1 import teacher_pb2
 
 DEFAULT_SIZE = 128
+MIN_SIZE, MAX_SIZE = 16, 512
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,14 @@ class Planner:
             NotFoundError: no such world.
         """
         path = _path(request, self._limits.frames)
-        size = (request.width or DEFAULT_SIZE, request.height or DEFAULT_SIZE)
+        size = _size(request)
         kind = request.WhichOneof("anchor")
         if kind is None:
             raise InvalidInputError("the request has no anchor: send a photo or a scene")
         world = self._teacher.choose(request.world, kind)
 
-        def make(job: Job) -> Iterator[bytes]:
-            spec = ImagineSpec(
+        def spec(job: Job) -> ImagineSpec:
+            return ImagineSpec(
                 anchor=self._anchor(request),
                 path=path,
                 seed=request.seed,
@@ -67,11 +69,17 @@ class Planner:
                 is_cancelled=job.is_cancelled,
                 on_step=job.on_step,
             )
-            for index, frame in enumerate(self._teacher.imagine(world.name, spec)):
-                yield convert.frame_to_proto(frame, index, len(path)).SerializeToString(deterministic=True)
 
-        key = _key(self._teacher.identity(world.name), request, path, size)
-        return Plan(key, world.name, world.lanes, len(path), make)
+        def make(specs: Sequence[ImagineSpec]) -> list[Iterator[bytes]]:
+            return list(map(_items, specs, self._teacher.imagine_many(world.name, specs)))
+
+        def make_one(job: Job) -> Iterator[bytes]:
+            yield from make([spec(job)])[0]
+
+        made_by = self._teacher.identity(world.name)
+        most, common = self._teacher.batching(world.name, path) if kind == "photo" else (1, "")
+        batch = Batch(_batch_key(made_by, request.photo, common), most, spec, make) if most > 1 else None
+        return Plan(_key(made_by, request, path, size), world.name, world.lanes, len(path), make_one, batch)
 
     def _anchor(self, request: teacher_pb2.ImagineRequest) -> Photo | ScenePoint:
         if request.WhichOneof("anchor") == "scene":
@@ -94,11 +102,33 @@ def _key(world: str, request: teacher_pb2.ImagineRequest, path: tuple[Waypoint, 
     if request.WhichOneof("anchor") == "scene":
         digest.update(f"scene {request.scene.scene_seed} {request.scene.anchor_index}".encode())
     else:
-        photo = request.photo
-        intrinsics = photo.intrinsics.SerializeToString(deterministic=True) if photo.HasField("intrinsics") else b""
-        for part in (photo.image.data, intrinsics, photo.depth):
-            digest.update(f"\n{len(part)} ".encode() + part)
+        _add_photo(digest, request.photo)
     return digest.hexdigest()
+
+
+def _batch_key(world: str, photo: teacher_pb2.PhotoAnchor, common: str) -> str:
+    """The digest of what trajectories have in common that can be made at once."""
+    digest = hashlib.sha256(f"{world}\n{common}\n".encode())
+    _add_photo(digest, photo)
+    return digest.hexdigest()
+
+
+def _add_photo(digest: "hashlib._Hash", photo: teacher_pb2.PhotoAnchor) -> None:
+    intrinsics = photo.intrinsics.SerializeToString(deterministic=True) if photo.HasField("intrinsics") else b""
+    for part in (photo.image.data, intrinsics, photo.depth):
+        digest.update(f"\n{len(part)} ".encode() + part)
+
+
+def _items(spec: ImagineSpec, frames: Iterator[Frame]) -> Iterator[bytes]:
+    for index, frame in enumerate(frames):
+        yield convert.frame_to_proto(frame, index, len(spec.path)).SerializeToString(deterministic=True)
+
+
+def _size(request: teacher_pb2.ImagineRequest) -> tuple[int, int]:
+    size = (request.width or DEFAULT_SIZE, request.height or DEFAULT_SIZE)
+    if not all(MIN_SIZE <= side <= MAX_SIZE for side in size):
+        raise InvalidInputError(f"frames must be {MIN_SIZE} to {MAX_SIZE} pixels wide and high, not {size}")
+    return size
 
 
 def _path(request: teacher_pb2.ImagineRequest, max_frames: int) -> tuple[Waypoint, ...]:

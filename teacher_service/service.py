@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from teacher_service.gating import Gating
-from teacher_service.worlds.base import ImagineSpec, Photo, Warmable, World
+from teacher_service.paths import Waypoint
+from teacher_service.worlds.base import Batching, ImagineSpec, Photo, Warmable, World, imagine_many
 from world2vlm.bundles import Frame
 from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.worlds import WorldInfo
-
-MIN_SIZE, MAX_SIZE = 16, 512
 
 
 class Teacher:
@@ -50,14 +49,23 @@ class Teacher:
 
         Raises:
             NotFoundError: no such world.
-            InvalidInputError: the world takes no such anchor, or a bad size.
+            InvalidInputError: the world takes no such anchor.
             GateRejectedError: the world rejected the trajectory.
         """
-        info = self.choose(name, "photo" if isinstance(spec.anchor, Photo) else "scene")
-        if not all(MIN_SIZE <= side <= MAX_SIZE for side in spec.size):
-            raise InvalidInputError(f"frames must be {MIN_SIZE} to {MAX_SIZE} pixels wide and high, not {spec.size}")
-        frames = self._worlds[info.name].imagine(spec)
-        return frames if self._gating is None else self._gating(info, spec, frames)
+        return self.imagine_many(name, [spec])[0]
+
+    def imagine_many(self, name: str, specs: Sequence[ImagineSpec]) -> list[Iterator[Frame]]:
+        """The frames of several trajectories from one anchor, made at once by a world that can; see `imagine`."""
+        info = self.choose(name, "photo" if isinstance(specs[0].anchor, Photo) else "scene")
+        frames, gating = imagine_many(self._worlds[info.name], specs), self._gating
+        return frames if gating is None else [gating(info, *each) for each in zip(specs, frames, strict=True)]
+
+    def batching(self, name: str, path: Sequence[Waypoint]) -> tuple[int, str]:
+        """How many paths of one photo a world makes at once, and what this one must have in common with the others."""
+        world = self._worlds[name]
+        if not isinstance(world, Batching) or world.max_batch == 1:
+            return 1, ""
+        return world.max_batch, world.batch_key(path)
 
     def choose(self, name: str, kind: str) -> WorldInfo:
         """Return the world that a request for an anchor of a kind, `photo` or `scene`, gets.

@@ -1,6 +1,7 @@
 """Bounded concurrency: trajectories made on a few threads, each once, and streamed to whoever asked for them."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -10,10 +11,12 @@ from types import TracebackType
 from typing import Self
 
 from teacher_service import metrics
+from teacher_service.batches import Order, Waiting, made
 from teacher_service.cache import FrameCache
 from teacher_service.jobs import Job, Plan, Step
 from world2vlm.errors import GateRejectedError, OverloadedError, World2VLMError
 
+_log = logging.getLogger(__name__)
 # What callers are told to wait at least and at most where the queue is full.
 _LEAST_RETRY_S, _MOST_RETRY_S = 0.1, 30.0
 # How much the newest trajectory counts in the mean of how long one takes.
@@ -25,7 +28,7 @@ class Streams:
 
     A trajectory is made to its end by one thread, as long as anybody waits for it, however slowly they read; the number
     of open streams is bounded. What several ask for at the same time is made once, and what was made before and lies in
-    the cache is not made at all.
+    the cache is not made at all. Of what waits for a world, trajectories of one photo are made at once where it can.
 
     Args:
         max_workers: trajectories made at the same time, not counting those of worlds with lanes of their own.
@@ -41,6 +44,7 @@ class Streams:
         self._lock = threading.Lock()
         self._mean_s = 0.0
         self._jobs: dict[str, Job] = {}
+        self._waiting = Waiting()
         self._lanes = {"": ThreadPoolExecutor(max_workers, thread_name_prefix="imagine")}
         # Reads requests and the cache; what is quick must not wait for what is slow.
         self._planners = ThreadPoolExecutor(max_workers, thread_name_prefix="plan")
@@ -127,7 +131,9 @@ class Streams:
             job.join(tell)
         try:
             if is_new:
-                self._lane(plan).submit(self._work, plan, job)
+                order = Order(plan, job)
+                self._waiting.put(order)
+                self._lane(plan).submit(self._work, order)
             yield job, changed
         finally:
             if job.leave(tell) and job.made < plan.count:
@@ -146,35 +152,38 @@ class Streams:
             self._lanes[plan.world] = ThreadPoolExecutor(plan.lanes, thread_name_prefix=f"imagine-{plan.world}")
         return self._lanes[plan.world]
 
-    def _work(self, plan: Plan, job: Job) -> None:
-        """Make a trajectory, in its lane's thread, and keep it. Until it is kept, others find the job."""
-        job.started, started = True, time.perf_counter()
-        was_there, error = False, None
+    def _work(self, order: Order) -> None:
+        """Make what is next in its lane's thread, and what is made with it."""
+        batch, started = self._waiting.take(order), time.perf_counter()
+        for each in batch:
+            each.job.started = True
+        missing = [each for each in batch if not self._is_copied(each)]
+        if missing:
+            metrics.BATCH.labels(order.plan.world).observe(len(missing))
+        for each, error in made(missing):
+            each.job.end(error)
+            try:
+                self._note(each.plan, each.job, (time.perf_counter() - started) / len(missing))
+            except Exception:
+                # The others of the batch still wait.
+                _log.exception("a trajectory could not be kept")
+            # Until it is kept, others find the job.
+            self._forget(each.plan.key, each.job)
+
+    def _is_copied(self, order: Order) -> bool:
+        """Take the items from the cache, where another made them while this waited; whether that is all there is."""
+        plan, job, error = order.plan, order.job, None
         try:
-            was_there = self._copy(plan, job)
-            if not was_there and not job.is_cancelled():
-                self._make(plan, job)
+            found = self._cache.get(plan.key) if self._cache is not None else None
+            if found is None:
+                return False
+            for item in found:
+                job.add(item)
         except Exception as raised:
             error = raised
         job.end(error)
-        if not was_there:
-            self._note(plan, job, time.perf_counter() - started)
         self._forget(plan.key, job)
-
-    def _copy(self, plan: Plan, job: Job) -> bool:
-        """Take the items from the cache, where another made them while this waited; whether they were there."""
-        found = self._cache.get(plan.key) if self._cache is not None else None
-        for item in found or []:
-            job.add(item)
-        return found is not None
-
-    def _make(self, plan: Plan, job: Job) -> None:
-        for item in plan.make(job):
-            job.add(item)
-            if job.is_cancelled():
-                return
-        if job.made != plan.count and not job.is_cancelled():
-            raise World2VLMError(f"the world {plan.world!r} made {job.made} of {plan.count} frames")
+        return True
 
     def _note(self, plan: Plan, job: Job, seconds: float) -> None:
         """Count what came of a trajectory, and keep one that is whole."""
