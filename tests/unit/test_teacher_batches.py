@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from teacher_service.batches import Order, Waiting
 from teacher_service.cache import FrameCache
 from teacher_service.gates.settings import GateSettings
 from teacher_service.gates.there_and_back import ThereAndBack
 from teacher_service.gating import Gating
-from teacher_service.jobs import Plan, Step
+from teacher_service.jobs import Job, Plan, Step
 from teacher_service.objects import ObjectFilters, WithObjects
 from teacher_service.paths import Waypoint
 from teacher_service.planning import Limits, Planner
@@ -41,6 +42,7 @@ from world2vlm.v1 import teacher_pb2
 
 DEADLINE_S = 20
 SIDE, STEPS = 16, 3
+LONG = "turn left 40 degrees"
 OPTIONS = VideoOptions("", width=SIDE, height=SIDE, max_frames=17)
 
 
@@ -176,11 +178,13 @@ async def test_paths_of_one_photo_that_wait_are_made_at_once(wrapped: Callable[[
 async def test_other_photos_and_other_lengths_are_made_apart_and_in_their_turn() -> None:
     async with desk() as at:
         await at.keep_busy()
-        asked = [at.ask(1), at.ask(2, grey=91), at.ask(3, "turn left 40 degrees"), at.ask(4)]
+        asked = [at.ask(1), at.ask(2, grey=91), at.ask(3, LONG), at.ask(4)]
         await at.wait_for(*asked)
         at.world.let_go(3)
         assert [greys(items) for items in await asyncio.gather(*asked)] == [[90, 1], [91, 2], [90, 3], [90, 4]]
         assert sorted(map(sorted, at.world.calls[1:])) == [[1, 4], [2], [3]]
+        keys = [batch.key for batch in (at.plan(1).batch, at.plan(4).batch, at.plan(1, LONG).batch) if batch]
+        assert keys[0] == keys[1] != keys[2]
 
 
 @pytest.mark.parametrize(("max_batch", "sizes"), [(1, [1] * 5), (3, [3, 2])])
@@ -192,6 +196,15 @@ async def test_at_most_max_batch_are_made_at_once(max_batch: int, sizes: list[in
         at.world.let_go(5)
         assert [greys(items) for items in await asyncio.gather(*asked)] == [[90, seed] for seed in range(5)]
         assert [len(seeds) for seeds in at.world.calls[1:]] == sizes
+
+
+async def test_a_turn_takes_no_more_than_max_batch_along_and_each_goes_once() -> None:
+    async with desk(3) as at:
+        orders, waiting = [Order(at.plan(seed), Job()) for seed in range(5)], Waiting()
+        for order in orders:
+            waiting.put(order)
+        taken = [waiting.take(order) for order in orders]
+        assert taken == [orders[:3], [], [], orders[3:], []]
 
 
 async def test_nothing_waits_for_others_to_come() -> None:
@@ -270,10 +283,10 @@ async def test_however_requests_come_and_go_each_gets_its_own() -> None:
             else:
                 assert greys(await task) == [grey, seed]
 
-        # As many as may be open.
         await asyncio.gather(*(ask() for _ in range(60)))
-        await until(lambda: at.streams.waiting == at.streams.open == 0)
-        assert max(map(len, at.world.calls)) == 3
+        assert at.streams.open == 0
+        await until(lambda: at.streams.waiting == 0)
+        assert max(map(len, at.world.calls)) <= 3
 
 
 # Errors
