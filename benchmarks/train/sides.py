@@ -79,7 +79,7 @@ def run_trl(task: Task) -> Run:
     """Train with TRL: the same weights, adapters, optimiser, examples and order."""
     from datasets import Dataset  # type: ignore[import-not-found,import-untyped,unused-ignore]
     from transformers import AutoModelForImageTextToText, TrainerCallback
-    from trl import SFTConfig, SFTTrainer  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    from trl import SFTConfig, SFTTrainer  # type: ignore[import-not-found,import-untyped,unused-ignore,attr-defined]
 
     config = task.config
     plain = AutoModelForImageTextToText.from_pretrained(config.model)

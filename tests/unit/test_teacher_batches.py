@@ -27,7 +27,7 @@ from teacher_service.paths import Waypoint
 from teacher_service.planning import Limits, Planner
 from teacher_service.service import Teacher
 from teacher_service.streams import Streams
-from teacher_service.worlds.base import Imagined, ImagineSpec, Photo, World
+from teacher_service.worlds.base import ImagineSpec, Photo, World
 from teacher_service.worlds.diffusion import VideoWorld
 from teacher_service.worlds.diffusion_options import VideoOptions
 from teacher_service.worlds.framing import Track
@@ -36,6 +36,7 @@ from tests.detector_kit import GivenDetections
 from tests.teacher_kit import INFO
 from world2vlm import convert
 from world2vlm.actions import parse_actions
+from world2vlm.bundles import Frame
 from world2vlm.errors import GateRejectedError, InvalidInputError, OverloadedError
 from world2vlm.images import encode_png
 from world2vlm.v1 import teacher_pb2
@@ -293,7 +294,7 @@ async def test_however_requests_come_and_go_each_gets_its_own() -> None:
 
 
 async def test_what_is_wrong_with_one_is_its_own() -> None:
-    def strict(info: Any, spec: ImagineSpec, frames: Iterator[Imagined]) -> Iterator[Imagined]:
+    def strict(info: Any, spec: ImagineSpec, frames: Iterator[Frame]) -> Iterator[Frame]:
         for index, imagined in enumerate(frames):
             if spec.seed == 4 and index:
                 raise GateRejectedError("yaw", 4.0, "it turns right")
