@@ -113,6 +113,7 @@ def start_round(
     from trainer.plans import fresh_id, make_plan
 
     settings = _settings()
+    gathered = _gather(settings, photos, fov, world)
     plan = make_plan(
         round_id or fresh_id("round"),
         student=settings.student,
@@ -125,7 +126,7 @@ def start_round(
         recipe=recipe,
         steps=steps,
         world=world,
-        photos=_gather(settings, photos, fov, world),
+        photos=gathered,
     )
     _start(settings, plan, watch)
 
@@ -167,6 +168,7 @@ def submit_job(
     from trainer.plans import fresh_id, make_plan
 
     settings = _settings()
+    gathered = _gather(settings, photos, fov, world)
     plan = make_plan(
         job_id or fresh_id("job"),
         student=settings.student,
@@ -176,21 +178,26 @@ def submit_job(
         trajectories_per_scene=trajectories,
         recipe=NO_TRAINING,
         world=world,
-        photos=_gather(settings, photos, fov, world),
+        photos=gathered,
     )
     _start(settings, plan, watch)
 
 
 def _gather(settings: "TrainerSettings", photos: Path | None, fov: float | None, world: str) -> str:
-    """The digest of a folder's photographs in the store; empty where no folder is given."""
+    """The digest of a folder's photographs in the store; empty where no folder is given. The world is checked first."""
     from trainer.gathering import gather
-    from trainer.plans import check_photo_world
+    from trainer.plans import PHOTO_WORLD, check_photo_world
+    from trainer.submitting import check_world
 
+    if photos is None and fov is not None:
+        raise typer.BadParameter("--fov is the photographs' field of view: it goes with --photos")
+    if photos is not None:
+        check_photo_world(world)
+    name = world or (RoundPlan.world if photos is None else PHOTO_WORLD)
+    if not check_world(settings, name, "scene" if photos is None else "photo"):
+        typer.echo(f"no teacher answers at {settings.teacher_url}: its world {name!r} was not checked", err=True)
     if photos is None:
-        if fov is not None:
-            raise typer.BadParameter("--fov is the photographs' field of view: it goes with --photos")
         return ""
-    check_photo_world(world)
     gathered = gather(_store(settings), photos, fov)
     for line in gathered.summary:
         typer.echo(line, err=True)

@@ -16,14 +16,20 @@ from world2vlm.settings import Settings
 
 
 class TeacherService:
-    """`trainer.sources.Teacher` by the teacher service; connects on first use, so in the process that asks."""
+    """`trainer.sources.Teacher` by the teacher service; connects on first use, so in the process that asks.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: where it is.
+        timeout: seconds that a call may take.
+    """
+
+    def __init__(self, settings: Settings, timeout: float = 300.0) -> None:
         self._settings = settings
+        self._timeout = timeout
 
     @cached_property
     def _client(self) -> TeacherClient:
-        return TeacherClient(self._settings.teacher_url, self._settings.client_tls)
+        return TeacherClient(self._settings.teacher_url, self._settings.client_tls, self._timeout)
 
     def world(self, name: str, kind: AnchorKind) -> Mapping[str, Any]:
         """What bundles say about a world.
@@ -40,7 +46,10 @@ class TeacherService:
                     others = ", ".join(takers) or "none"
                     raise InvalidInputError(f"the world {name!r} takes no {kind}s; the teacher's that do: {others}")
                 return stamp(world)
-        raise NotFoundError(f"the teacher has no world {name!r}")
+        raise NotFoundError(
+            f"the teacher has no world {name!r}; it has {', '.join(world.name for world in worlds)}: "
+            f"its setting `worlds` says which it serves (docs/worlds.md)"
+        )
 
     def imagine(
         self, world: str, scene: int, anchor: int, actions: Sequence[Action], size: int, keep_rejected: bool

@@ -3,10 +3,33 @@
 from redis.exceptions import RedisError
 
 from trainer.plans import create_round
+from trainer.sources import AnchorKind
 from world2vlm.broker import broker_folder, running_url
-from world2vlm.errors import PreconditionError
+from world2vlm.errors import PreconditionError, UnavailableError
 from world2vlm.rounds import RoundPlan
+from world2vlm.settings import Settings
 from world2vlm.store import Store
+
+_PATIENCE_S = 10.0
+
+
+def check_world(settings: Settings, name: str, kind: AnchorKind) -> bool:
+    """Ask the teacher whether it has a world, before a round is stored that would stop at its first piece.
+
+    Returns:
+        Whether a teacher answered; where none does, the worker's will say so.
+
+    Raises:
+        NotFoundError: the teacher has no such world; names those that it has.
+        InvalidInputError: it does not take such anchors.
+    """
+    from trainer.services import TeacherService
+
+    try:
+        TeacherService(settings, _PATIENCE_S).world(name, kind)
+    except UnavailableError:
+        return False
+    return True
 
 
 def submit(store: Store, redis_url: str | None, plan: RoundPlan) -> bool:

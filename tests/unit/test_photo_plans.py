@@ -10,12 +10,13 @@ import typer
 from typer.testing import CliRunner, Result
 
 from tests.photo_kit import save_flat
+from tests.teacher_kit import StepWorld, serving
 from trainer.cli import register
 from trainer.gathering import gather
 from trainer.nightly import plan_of_night
 from trainer.photo_data import check_labelled, drop_untrained, missing_tasks
 from trainer.plans import make_plan
-from world2vlm.errors import InvalidInputError
+from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.records import TaskRecord
 from world2vlm.rounds import RoundPlan, RoundState, list_rounds
 from world2vlm.settings import TrainerSettings
@@ -41,6 +42,7 @@ def store(tmp_path: Path) -> Store:
 def start(store: Store, monkeypatch: pytest.MonkeyPatch) -> Start:
     """The command `rounds start`, on the store, with no broker to tell."""
     monkeypatch.setenv("WORLD2VLM_STORE", str(store.root))
+    monkeypatch.setenv("WORLD2VLM_TEACHER_URL", "127.0.0.1:1")
     app = typer.Typer()
     register(app, typer.Typer())
     return lambda *arguments: CliRunner().invoke(app, ["rounds", "start", *map(str, arguments)])
@@ -61,6 +63,26 @@ def test_a_world_without_photos_is_refused_before_anything_is_read(start: Start,
     result = start("--photos", folder, "--world", "renderer")
     assert isinstance(result.exception, InvalidInputError) and "such as geometric" in str(result.exception)
     assert store.list() == []
+
+
+def test_a_misspelt_world_is_refused_before_anything_is_stored(
+    start: Start, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(StepWorld()) as url:
+        monkeypatch.setenv("WORLD2VLM_TEACHER_URL", url)
+        for arguments in (("--photos", folder, "--world", "step"), ("--world", "step")):
+            result = start(*arguments)
+            assert isinstance(result.exception, NotFoundError)
+            assert "no world 'step'; it has steps" in str(result.exception)
+        assert store.list() == []
+        assert start("--photos", folder, "--world", "steps", "--id", "right").exit_code == 0
+    assert list_rounds(store) == ["right"]
+
+
+def test_where_no_teacher_answers_the_world_is_not_checked(start: Start, store: Store) -> None:
+    result = start("--world", "step", "--id", "later")
+    assert result.exit_code == 0 and list_rounds(store) == ["later"]
+    assert "no teacher answers at 127.0.0.1:1: its world 'step' was not checked" in result.stderr
 
 
 def test_a_field_of_view_belongs_to_photographs(start: Start, store: Store) -> None:
