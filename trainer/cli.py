@@ -217,21 +217,14 @@ def _start(settings: "TrainerSettings", plan: RoundPlan, watch: bool) -> None:
 
 
 def _watch(store: "Store", round_id: str) -> None:
-    from trainer.watching import outcome, snapshot
-    from world2vlm.rounds import RoundState
-    from world2vlm.telemetry import progress
+    from rich.console import Console
 
-    now = snapshot(store, round_id)
-    while not now.is_over:
-        step, shown = now.step, 0
-        with progress(step, now.total) as advance:
-            while now.step == step:
-                advance(now.done - shown)
-                shown = now.done
-                time.sleep(0.5)
-                now = snapshot(store, round_id)
+    from trainer.watching import outcome, watch
+    from world2vlm.rounds import RoundState
+
+    ended = watch(store, round_id, Console(stderr=True))
     typer.echo(outcome(RoundState(store, round_id)))
-    if now.step == "stopped":
+    if ended == "stopped":
         raise typer.Exit(1)
 
 

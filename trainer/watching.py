@@ -1,12 +1,19 @@
 """What a round is doing now, read from the store by anybody who can read it."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from trainer.pieces import next_step
+from rich.console import Console
+
+from trainer.pieces import NO_TRAINING, next_step
 from trainer.progress import read_progress
 from world2vlm.rounds import RoundState, Step
+from world2vlm.steps_shown import STEPS, Where, open_display
 from world2vlm.store import Store
+
+_POLL_SECONDS = 0.5
+_JOB_STEPS: tuple[Step, ...] = ("imagine", "dataset")
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,26 @@ def snapshot(store: Store, round_id: str) -> Snapshot:
     if written is None or written["step"] != step:
         return Snapshot(step)
     return Snapshot(step, written["done"], written["total"], written["figures"])
+
+
+def watch(store: Store, round_id: str, console: Console) -> Step:
+    """Show a round's progress until it is over.
+
+    Returns:
+        How it ended: `done` or `stopped`.
+
+    Raises:
+        NotFoundError: no such round.
+    """
+    is_job = RoundState(store, round_id).plan().recipe == NO_TRAINING
+    steps = {step: name for step, name in STEPS.items() if not is_job or step in _JOB_STEPS}
+    with open_display(console, steps) as display:
+        while True:
+            now = snapshot(store, round_id)
+            display.show(Where(now.step, now.done, now.total))
+            if now.is_over:
+                return now.step
+            time.sleep(_POLL_SECONDS)
 
 
 def outcome(state: RoundState) -> str:

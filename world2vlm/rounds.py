@@ -178,6 +178,9 @@ class RoundState:
         path = f"{self._root}/plan.json"
         try:
             return RoundPlan.from_json(self._store.read_json(path))
+        except NotFoundError as error:
+            name = self._root.removeprefix("rounds/")
+            raise NotFoundError(f"no round {name!r}; `world2vlm rounds list` shows them") from error
         except InvalidInputError as error:
             raise DataCorruptedError(f"{path}: {error}") from error
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from world2vlm.demo.follow import Where, follow, look, open_display
+from world2vlm.demo.follow import follow, look
 from world2vlm.rounds import RoundPlan, RoundState
+from world2vlm.steps_shown import Where, open_display
 from world2vlm.store import Store
 
 PLAN = RoundPlan("r1", train_scenes=2, calibration_scenes=1, test_scenes=1, scenes_per_shard=1, steps=10)

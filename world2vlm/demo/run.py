@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from world2vlm.datasets import load_dataset
-from world2vlm.demo.follow import follow, open_display
+from world2vlm.demo.follow import follow
 from world2vlm.demo.load import QuestionLoad
 from world2vlm.demo.memory import MemoryWatch
 from world2vlm.demo.sizes import DemoSize
@@ -22,6 +22,7 @@ from world2vlm.report import Timings, build_report, print_report, render_page
 from world2vlm.report.asked import Asked
 from world2vlm.report.pictures import make_exhibit, make_strip
 from world2vlm.rounds import RoundPlan, RoundState
+from world2vlm.steps_shown import open_display
 from world2vlm.store import Store
 from world2vlm.tasks import TASKS
 

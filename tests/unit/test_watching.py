@@ -1,0 +1,99 @@
+"""What who watches a round gets to see."""
+
+import io
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from trainer import watching
+from trainer.pieces import NO_TRAINING
+from trainer.watching import watch
+from world2vlm.errors import NotFoundError
+from world2vlm.rounds import RoundPlan, RoundState
+from world2vlm.steps_shown import Where, open_display
+from world2vlm.store import Store
+
+PLAN = RoundPlan("r1", train_scenes=1, calibration_scenes=1, test_scenes=1, scenes_per_shard=1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+@pytest.fixture
+def state(store: Store, monkeypatch: pytest.MonkeyPatch) -> RoundState:
+    monkeypatch.setattr(watching, "_POLL_SECONDS", 0.02)
+    return make(store, PLAN)
+
+
+def make(store: Store, plan: RoundPlan) -> RoundState:
+    state = RoundState(store, plan.id)
+    state.create(plan)
+    for index in range(3):
+        state.write_shard(index, [], {})
+    state.write_step("dataset", {"digest": "d", "records": 3})
+    return state
+
+
+def console(terminal: bool) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=100)
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def work(store: Store, state: RoundState) -> None:
+    """Each step says how much there is only once it is under way."""
+    for step, name, total in (("distil", "training", 10), ("evaluate", "evaluation", 18)):
+        time.sleep(0.15)
+        for done in (2, total):
+            store.write_json("rounds/r1/progress.json", {"step": step, "done": done, "total": total, "figures": {}})
+            time.sleep(0.25)
+        state.write_step(name, {})
+    state.write_step("promotion", {"promoted": False, "reasons": ["no better"]})
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_totals_are_each_step_s_own(store: Store, state: RoundState, terminal: bool) -> None:
+    screen = console(terminal)
+    worker = threading.Thread(target=work, args=(store, state))
+    worker.start()
+    assert watch(store, "r1", screen) == "done"
+    worker.join()
+    text = shown(screen)
+    if terminal:
+        assert "2 of 10" in text and "2 of 18" in text and "18 of 18" in text
+    else:
+        assert [line.split(" ", 1)[1] for line in text.splitlines() if line] == [
+            "distil",
+            "evaluate",
+            *(["promote and swap"] if "promote" in text else []),
+            "done",
+        ]
+
+
+def test_a_job_shows_no_training(store: Store) -> None:
+    job = RoundPlan("job", train_scenes=1, calibration_scenes=1, test_scenes=1, scenes_per_shard=1, recipe=NO_TRAINING)
+    make(store, job)
+    screen = console(True)
+    assert watch(store, "job", screen) == "done"
+    assert "dataset" in shown(screen) and "distil" not in shown(screen)
+
+
+def test_a_round_that_is_not_there_is_named(store: Store) -> None:
+    with pytest.raises(NotFoundError, match=r"no round 'nosuch'; `world2vlm rounds list` shows them"):
+        watch(store, "nosuch", console(False))
+
+
+def test_a_step_that_grows_keeps_its_bar_right() -> None:
+    screen = console(True)
+    with open_display(screen) as display:
+        display.show(Where("distil"))
+        display.show(Where("distil", 4, 10))
+    assert "4 of 10" in shown(screen)
