@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -40,15 +41,16 @@ def compare_checkpoints(
     threads: int,
     on_progress: Progress,
     min_scenes: int = 1,
+    silent: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Ask both checkpoints all held-out questions.
 
-    `min_scenes` is the gate's (`trainer.evaluation.gate`).
+    `min_scenes` and `silent` are the gate's (`trainer.evaluation.gate`).
 
     Returns:
         `before`, `after` (summaries by task), `baselines`, `references` (see `_references`), `probes` (before and
         after, see `probe_scores`), `calibration` of the new checkpoint (`trainer.calibration`), `decision` (promote,
-        reasons, difference) and `samples` (questions with both answers).
+        reasons, difference, scenes) and `samples` (questions with both answers).
     """
     torch.set_num_threads(threads)
     train, test = dataset.splits["train"], dataset.splits["test"]
@@ -57,7 +59,9 @@ def compare_checkpoints(
     before, probes_before = _assess(load_student(parent), test, bundles, lambda done: on_progress(done, total))
     student = load_student(child)
     after, probes_after = _assess(student, test, bundles, lambda done: on_progress(len(test) + done, total))
-    decision = gate(before, after, baselines, probes_before, probes_after, min_scenes=min_scenes, seed=seed)
+    decision = gate(
+        before, after, baselines, probes_before, probes_after, min_scenes=min_scenes, silent=silent, seed=seed
+    )
     return {
         "before": summarise(before, baselines, seed),
         "after": summarise(after, baselines, seed),

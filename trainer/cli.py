@@ -147,7 +147,7 @@ def list_all() -> None:
 @rounds.command("watch")
 @jobs.command("watch")
 def watch_round(round_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """Show a round's progress until it is over; exit code 1 where it was stopped."""
+    """Show a round's progress until it is over, then its scores; exit code 1 where it was stopped."""
     _watch(_store(_settings()), round_id)
 
 
@@ -219,11 +219,13 @@ def _start(settings: "TrainerSettings", plan: RoundPlan, watch: bool) -> None:
 def _watch(store: "Store", round_id: str) -> None:
     from rich.console import Console
 
-    from trainer.watching import outcome, watch
+    from trainer.watching import outcome, scores, watch
     from world2vlm.rounds import RoundState
 
-    ended = watch(store, round_id, Console(stderr=True))
-    typer.echo(outcome(RoundState(store, round_id)))
+    ended, state = watch(store, round_id, Console(stderr=True)), RoundState(store, round_id)
+    if table := scores(state):
+        typer.echo(f"{table}all figures: {store.root}/rounds/{round_id}/evaluation.json")
+    typer.echo(outcome(state))
     if ended == "stopped":
         raise typer.Exit(1)
 

@@ -1,12 +1,15 @@
 """What a dataset of photographs needs beyond one of rooms: tasks may be missing, and all may have been rejected."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 
 from trainer.imagining import ASIDE, BUNDLES
 from trainer.labelling.weighing import weighted_by_world
+from trainer.sources import Photograph
 from world2vlm.bundles import Bundle, read_bundle
 from world2vlm.errors import InvalidInputError
 from world2vlm.records import TaskRecord
+from world2vlm.rounds import RoundState
 from world2vlm.store import Store
 from world2vlm.tasks import TASKS
 
@@ -52,6 +55,20 @@ def missing_tasks(splits: Mapping[str, Sequence[TaskRecord]]) -> list[str]:
     """The tasks that no question of the split `test` asks."""
     asked = {record.task_type for record in splits["test"]}
     return [task for task in TASKS if task not in asked]
+
+
+def silent_places(state: RoundState) -> dict[str, str]:
+    """Why there may be no question about each place that a round holds out, by its scene's name in records."""
+    places: dict[str, str] = {}
+    seen: set[str] = set()
+    for shard in state.shards():
+        if shard.split == "test":
+            places |= {Photograph(anchor).scene: anchor.scene for anchor in shard.photos}
+            seen |= {PurePosixPath(path).parent.name for path in state.read_shard(shard.index)[1]["bundles"]}
+    return {
+        scene: f"no question about {place} was kept" if scene in seen else f"every view of {place} was rejected"
+        for scene, place in places.items()
+    }
 
 
 def check_labelled(splits: Mapping[str, Sequence[TaskRecord]], rejected: Mapping[str, int]) -> None:

@@ -11,7 +11,7 @@ from trainer.distilling import alone, distil
 from trainer.imagining import ImaginePlan, Imaginer
 from trainer.labelling import balance, select_test
 from trainer.licensing import check_dataset, worlds_of
-from trainer.photo_data import finish_photos, missing_tasks
+from trainer.photo_data import finish_photos, missing_tasks, silent_places
 from trainer.pieces import Piece
 from trainer.progress import ProgressFile
 from trainer.promotion import Swapper, promote
@@ -170,6 +170,7 @@ class RoundSteps:
                 threads=self._threads,
                 on_progress=ProgressFile(self._store, piece),
                 min_scenes=ENOUGH_TEST_SCENES if plan.photos else 1,
+                silent=silent_places(state) if plan.photos else {},
             )
         state.write_step("evaluation", payload)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
+from trainer.evaluation import markdown, table
 from trainer.pieces import NO_TRAINING, next_step
 from trainer.progress import read_progress
 from world2vlm.rounds import RoundState, Step
@@ -73,6 +74,16 @@ def outcome(state: RoundState) -> str:
     dataset = state.read_step("dataset") or {}
     missing = ", ".join(dataset.get("missing_tasks", []))
     return _outcome(state) + (f"; no held-out questions of the tasks {missing}" if missing else "")
+
+
+def scores(state: RoundState) -> str:
+    """The scores of a round before and after as a markdown table; empty where it has not evaluated."""
+    evaluation = state.read_step("evaluation")
+    if evaluation is None:
+        return ""
+    before, after, baselines = (evaluation[name] for name in ("before", "after", "baselines"))
+    # Those of an older version do not say how many scenes there were.
+    return markdown(table(before, after, baselines, evaluation["decision"].get("scenes")))
 
 
 def _outcome(state: RoundState) -> str:

@@ -122,7 +122,7 @@ def test_a_round_on_photographs_goes_through_every_step(finished: tuple[Site, Ap
     training, promotion = state.read_step("training") or {}, state.read_step("promotion") or {}
     assert training["parent"] == 1 and training["version"] == 2
     assert promotion["promoted"] is False
-    assert "1 held-out scene(s) are too few to be certain" in " ".join(promotion["reasons"])
+    assert promotion["reasons"][0].startswith("1 held-out place(s) are too few to be certain")
     assert outcome(state).endswith("no held-out questions of the tasks D1, D2, D3, D4")
 
 

@@ -283,9 +283,31 @@ def test_the_gate_asks_for_enough_scenes_where_it_is_told_to() -> None:
     decision = gate(*few, {}, KNEW, KNEW, min_scenes=5)
     assert not decision.promote
     assert decision.reasons == [
-        "2 held-out scene(s) are too few to be certain; 5 are needed: add photographs of more places"
+        "2 held-out place(s) are too few to be certain; 5 are needed: add photographs of more places"
     ]
     assert gate(rows("A1", WORSE, 5), rows("A1", BETTER, 5), {}, KNEW, KNEW, min_scenes=5).promote
+
+
+def test_the_gate_says_why_held_out_places_gave_no_questions() -> None:
+    few = rows("A1", WORSE, scenes=2), rows("A1", BETTER, scenes=2)
+    asked = sorted({item.scene for item in few[0]})
+    silent = {scene: "not said" for scene in asked} | {"gone": "every view of place07 was rejected"}
+    decision = gate(*few, {}, KNEW, KNEW, min_scenes=5, silent=silent)
+    assert decision.scenes == 2
+    assert decision.reasons == [
+        "2 of the 3 held-out places gave questions (every view of place07 was rejected); 5 are needed: add "
+        "photographs of more places, and several of each"
+    ]
+    assert gate(*few, {}, KNEW, KNEW, min_scenes=2, silent=silent).promote
+
+
+def test_one_place_has_no_interval_and_is_the_first_reason() -> None:
+    one = rows("A1", BETTER, scenes=1), rows("A1", WORSE, scenes=1)
+    reasons = gate(*one, {}, KNEW, KNEW, min_scenes=5).reasons
+    assert reasons[0].startswith("1 held-out place(s) are too few")
+    assert reasons[1] == "macro skill not higher: -0.500, on one place, which has no interval"
+    sides = [summarise(side, {}, 0) for side in one]
+    assert all("to" not in cell for row in table(*sides, {}, scenes=1)[1:] for cell in row)
 
 
 def test_a_probe_that_nothing_could_be_asked_for_checks_nothing() -> None:

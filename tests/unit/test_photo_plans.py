@@ -14,8 +14,9 @@ from tests.teacher_kit import StepWorld, serving
 from trainer.cli import register
 from trainer.gathering import gather
 from trainer.nightly import plan_of_night
-from trainer.photo_data import check_labelled, drop_untrained, missing_tasks
+from trainer.photo_data import check_labelled, drop_untrained, missing_tasks, silent_places
 from trainer.plans import make_plan
+from trainer.sources import Photograph
 from world2vlm.errors import InvalidInputError, NotFoundError
 from world2vlm.records import TaskRecord
 from world2vlm.rounds import RoundPlan, RoundState, list_rounds
@@ -140,6 +141,23 @@ def test_tasks_that_nobody_trains_are_not_asked() -> None:
     assert kept == {"train": [record("A1")], "calibration": [], "test": [record("A1")]}
     assert missing_tasks(kept) == ["A2", "A3", "A4", "D1", "D2", "D3", "D4"]
     check_labelled(kept, {})
+
+
+def test_held_out_places_without_questions_say_why(start: Start, store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    for shade in range(20):
+        save_flat(folder / f"place {shade:02d}/1.png", 10 * shade)
+    start("--photos", folder, "--id", "mine", "--scenes-per-shard", 2)
+    state = RoundState(store, "mine")
+    held_out = [shard for shard in state.shards() if shard.split == "test"]
+    kept, *_ = [anchor.scene for shard in held_out for anchor in shard.photos]
+    for shard in held_out:
+        names = [Photograph(anchor).scene for anchor in shard.photos if anchor.scene == kept]
+        state.write_shard(shard.index, [], {"bundles": [f"scenes/{name}/traj_0" for name in names]})
+    said = silent_places(state)
+    assert len(said) >= 5
+    assert [why for why in said.values() if "kept" in why] == [f"no question about {kept} was kept"]
+    assert sum(why.startswith("every view of place ") for why in said.values()) == len(said) - 1
 
 
 @pytest.mark.parametrize(("empty", "said"), [(("test",), "split test "), (("train", "test"), "split train or test ")])

@@ -6,11 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
 from trainer import watching
+from trainer.cli import register
 from trainer.pieces import NO_TRAINING
-from trainer.watching import watch
+from trainer.watching import scores, watch
 from world2vlm.errors import NotFoundError
 from world2vlm.rounds import RoundPlan, RoundState
 from world2vlm.steps_shown import Where, open_display
@@ -76,6 +79,26 @@ def test_totals_are_each_step_s_own(store: Store, state: RoundState, terminal: b
             *(["promote and swap"] if "promote" in text else []),
             "done",
         ]
+
+
+def test_a_round_that_is_over_shows_its_scores_and_where_they_lie(
+    store: Store, state: RoundState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = {"n": 4, "score": 0.5, "low": 0.4, "high": 0.6, "skill": 0.3, "skill_low": 0.2, "skill_high": 0.4}
+    sides = {name: {"A1": side, "macro": side} for name in ("before", "after")}
+    evaluation = {**sides, "baselines": {"A1": {"chance": 0.1, "constant": 0.2}}, "decision": {"scenes": 5}}
+    assert scores(state) == ""
+    for name, payload in (("training", {}), ("evaluation", evaluation)):
+        state.write_step(name, payload)
+    state.write_step("promotion", {"promoted": False, "reasons": ["no better"]})
+    monkeypatch.setenv("WORLD2VLM_STORE", str(store.root))
+    app = typer.Typer()
+    register(app, typer.Typer())
+    result = CliRunner().invoke(app, ["rounds", "watch", "r1"], catch_exceptions=False)
+    assert "| A1 | 4 | 0.200 constant | 0.500 (0.400 to 0.600) | 0.500 (0.400 to 0.600) |" in result.stdout
+    assert f"{store.root}/rounds/r1/evaluation.json" in result.stdout
+    assert (Path(str(store.root)) / "rounds/r1/evaluation.json").is_file()
+    assert result.stdout.endswith("not promoted: no better\n")
 
 
 def test_a_job_shows_no_training(store: Store) -> None:

@@ -10,10 +10,16 @@ Row = tuple[str, ...]
 _HEADER = ("task", "n", "best baseline", "before", "after", "skill before", "skill after")
 
 
-def table(before: Summary, after: Summary, baselines: Mapping[str, Mapping[str, float]]) -> list[Row]:
-    """Lay two summaries of the same records side by side: the header, a row for each task, the mean over tasks last."""
-    tasks = [task for task in after if task != MACRO]
-    return [_HEADER, *(_row(task, before[task], after[task], _baseline(task, baselines)) for task in [*tasks, MACRO])]
+def table(
+    before: Summary, after: Summary, baselines: Mapping[str, Mapping[str, float]], scenes: int | None = None
+) -> list[Row]:
+    """Lay two summaries of the same records side by side: the header, a row for each task, the mean over tasks last.
+
+    Where they come from one of `scenes` alone there are no intervals to show.
+    """
+    tasks = [*(task for task in after if task != MACRO), MACRO]
+    shown = scenes != 1
+    return [_HEADER, *(_row(task, before[task], after[task], _baseline(task, baselines), shown) for task in tasks)]
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -23,9 +29,17 @@ def markdown(rows: Sequence[Row]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _row(task: str, before: Mapping[str, float], after: Mapping[str, float], baseline: str) -> Row:
-    scores = [f"{side['score']:.3f} ({side['low']:.3f} to {side['high']:.3f})" for side in (before, after)]
-    skills = [f"{side['skill']:.2f} ({side['skill_low']:.2f} to {side['skill_high']:.2f})" for side in (before, after)]
+def _row(
+    task: str, before: Mapping[str, float], after: Mapping[str, float], baseline: str, with_intervals: bool
+) -> Row:
+    scores, skills = (
+        [
+            f"{side[name]:.{digits}f}"
+            + (f" ({side[low]:.{digits}f} to {side[high]:.{digits}f})" if with_intervals else "")
+            for side in (before, after)
+        ]
+        for name, low, high, digits in (("score", "low", "high", 3), ("skill", "skill_low", "skill_high", 2))
+    )
     return task, f"{after['n']:.0f}", baseline, *scores, *skills
 
 
