@@ -39,7 +39,8 @@ def imagine(
         Path | None, typer.Option(help="The photo's depth: .npy in metres, or 16-bit .png in millimetres.")
     ] = None,
     fov: Annotated[
-        float | None, typer.Option(help="The photo's horizontal field of view in degrees; default: what its EXIF says.")
+        float | None,
+        typer.Option(help="The photo's horizontal field of view in degrees; default: what its EXIF says, else 54."),
     ] = None,
     max_width: Annotated[int, typer.Option(help="Wider photos are scaled down to this.", min=16)] = 640,
     url: Annotated[str, typer.Option(help="host:port of a teacher; default: one inside this process.")] = "",
@@ -48,15 +49,18 @@ def imagine(
 
     Writes a bundle and prints its folder: frames/, observed/ (what of each frame the photo shows), strip.png and
     imagined.webp. Each frame's figures, and what the gates say, go to stderr. A path that a gate rejects ends with exit
-    code 2; its bundle says why, and nobody learns from it.
+    code 2; its bundle says why, and nobody learns from it. One rejected before any frame is seen (an obstacle is
+    in the way) leaves no bundle: the error says why.
     """
     from teacher_service.imagine import imagine_photo
-    from teacher_service.photos import SAMPLE, load_photo, motorcycle
+    from teacher_service.photos import SAMPLE, load_photo, motorcycle, warn_of_photo
     from teacher_service.pictures.figures import describe_frames
     from world2vlm.actions import parse_actions
 
     parsed = parse_actions(actions)
     photo = motorcycle() if image == SAMPLE else load_photo(Path(image), depth, fov, max_width)
+    if image != SAMPLE and fov is None and (warning := warn_of_photo(Path(image))):
+        typer.echo(warning, err=True)
     made = imagine_photo(photo, Path(image).stem, parsed, out, world, url)
     for line in describe_frames(made.frames):
         typer.echo(line, err=True)
@@ -67,7 +71,7 @@ def imagine(
 
 @worlds.command()
 def sheet(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders with bundles in them.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders with bundles in them, or bundles.")],
     out: Annotated[Path, typer.Option(help="The PNG to write.")],
     rows: Annotated[int, typer.Option(min=1, help="Trajectories to show at most.")] = 40,
 ) -> None:

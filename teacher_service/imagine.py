@@ -91,7 +91,10 @@ def _choose(worlds: Sequence[WorldInfo], name: str) -> WorldInfo:
     for info in worlds:
         if info.name == name or (not name and info.takes_photos):
             return info
-    raise NotFoundError(f"the teacher has no world {name!r}; it has {', '.join(info.name for info in worlds)}")
+    names = ", ".join(info.name for info in worlds)
+    if not name:
+        raise NotFoundError(f"none of the teacher's worlds takes photos; it has {names}")
+    raise NotFoundError(f"the teacher has no world {name!r}; it has {names}: set `worlds`; see docs/worlds.md")
 
 
 def _digest(photo: Photo, params: dict[str, object]) -> str:

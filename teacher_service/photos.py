@@ -10,7 +10,7 @@ from PIL import Image
 from teacher_service.worlds.base import Photo
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import MAX_BYTES, decode_image
-from world2vlm.lenses import check_fov, check_shape, intrinsics_of
+from world2vlm.lenses import check_fov, check_shape, intrinsics_of, says_lens, warn_of_lens
 
 SAMPLE = "motorcycle"
 
@@ -33,6 +33,25 @@ def motorcycle() -> Photo:
     return Photo(np.rint(halves).astype(np.uint8), intrinsics, depth)
 
 
+def read_file(image: Path) -> bytes:
+    """Read a photo's file.
+
+    Raises:
+        InvalidInputError: it is a folder, or cannot be read.
+    """
+    if image.is_dir():
+        raise InvalidInputError(f"{image} is a folder: give one photo")
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {image}: {error.strerror}") from error
+
+
+def warn_of_photo(image: Path) -> str:
+    """What to tell the owner of a photo whose EXIF says nothing of its lens; empty where it does."""
+    return "" if says_lens(Image.open(io.BytesIO(read_file(image)))) else warn_of_lens(1)
+
+
 def load_photo(image: Path, depth: Path | None, fov_deg: float | None, max_width: int) -> Photo:
     """Read a photo, and its depth where there is a file of it, and scale both down to `max_width` columns.
 
@@ -48,11 +67,11 @@ def load_photo(image: Path, depth: Path | None, fov_deg: float | None, max_width
     """
     if fov_deg is not None:
         check_fov(fov_deg)
+    data = read_file(image)
     try:
-        data = image.read_bytes()
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {image}: {error}") from error
-    pixels = decode_image(data, max_bytes=4 * MAX_BYTES)
+        pixels = decode_image(data, max_bytes=4 * MAX_BYTES)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{image}: {error}") from error
     width, height = pixels.size
     check_shape(width, height)
     metres = _load_depth(depth, (height, width)) if depth else None

@@ -11,7 +11,7 @@ from PIL import Image
 
 from world2vlm.collection import Collection, PhotoScene, list_collections, write_collection
 from world2vlm.errors import InvalidInputError
-from world2vlm.lenses import DEFAULT_FOV_DEG, check_fov, says_lens
+from world2vlm.lenses import check_fov, says_lens, warn_of_lens
 from world2vlm.photos import MAX_PHOTO_BYTES, store_photo
 from world2vlm.splits import Split, split_scenes
 from world2vlm.store import Store
@@ -79,10 +79,7 @@ def gather(store: Store, folder: Path, fov_deg: float | None = None) -> Gathered
     if moved:
         remarks.append(f"left out: {len(moved)} photograph(s) of another split in earlier rounds: {_some(moved)}")
     if found.without_lens:
-        remarks.append(
-            f"{found.without_lens} photograph(s) say nothing of their lens: {DEFAULT_FOV_DEG:g} degrees from left to "
-            f"right are assumed, and turns are wrong where that is wrong; --fov says what is right"
-        )
+        remarks.append(warn_of_lens(found.without_lens))
     return Gathered(collection, tuple(remarks))
 
 

@@ -48,7 +48,7 @@ class TeacherService:
                 return stamp(world)
         raise NotFoundError(
             f"the teacher has no world {name!r}; it has {', '.join(world.name for world in worlds)}: "
-            f"its setting `worlds` says which it serves (docs/worlds.md)"
+            f"set `worlds`; see docs/worlds.md"
         )
 
     def imagine(

@@ -87,6 +87,14 @@ def says_lens(image: Image.Image) -> bool:
     return _focal_share(image) is not None
 
 
+def warn_of_lens(photos: int) -> str:
+    """What to tell the owner of photographs whose EXIF says nothing of their lens."""
+    return (
+        f"{photos} photograph(s) say nothing of their lens: {DEFAULT_FOV_DEG:g} degrees from left to right are "
+        f"assumed, and turns are wrong where that is wrong; --fov says what is right"
+    )
+
+
 def _focal_share(image: Image.Image) -> float | None:
     """The focal length as a share of the picture's diagonal, which neither scaling nor turning changes."""
     try:

@@ -311,6 +311,10 @@ def test_imagine_says_what_a_photo_lacks(app: typer.Typer, tmp_path: Path, monke
     arguments = ["imagine", "photo.png", "--out", "out", "--actions"]
     with pytest.raises(InvalidInputError, match="depth"):
         CliRunner().invoke(app, [*arguments, "move left 0.1 meters"], catch_exceptions=False)
-    with pytest.raises(NotFoundError, match="dream"):
+    with pytest.raises(NotFoundError, match=r"dream.*set `worlds`; see docs/worlds\.md"):
         CliRunner().invoke(app, [*arguments, "turn left 5 degrees", "--world", "dream"], catch_exceptions=False)
-    assert CliRunner().invoke(app, [*arguments, "turn left 5 degrees"], catch_exceptions=False).exit_code == 0
+    result = CliRunner().invoke(app, [*arguments, "turn left 5 degrees"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("1 photograph(s) say nothing of their lens: 54 degrees from left to right")
+    told = CliRunner().invoke(app, [*arguments, "turn left 5 degrees", "--fov", "60"], catch_exceptions=False)
+    assert told.exit_code == 0 and "lens" not in told.stderr

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 
-from teacher_service.photos import load_photo, motorcycle
+from teacher_service.photos import load_photo, motorcycle, warn_of_photo
 from world2vlm.errors import InvalidInputError
 
 DEPTH = np.linspace(1, 3, 60 * 40, dtype=np.float32).reshape(40, 60)
@@ -95,3 +95,12 @@ def test_pictures_that_are_no_plain_photo_are_converted_or_refused_by_name(tmp_p
     for path, reason in ((deep, "8 bits"), (moving, "animation"), (wide, "panorama"), (dot, "16 pixels")):
         with pytest.raises(InvalidInputError, match=reason):
             load_photo(path, None, None, 640)
+
+
+def test_what_is_no_photo_is_named(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "fake.jpg").write_text("no picture")
+    with pytest.raises(InvalidInputError, match=r"fake\.jpg: "):
+        load_photo(tmp_path / "fake.jpg", None, None, 640)
+    with pytest.raises(InvalidInputError, match="is a folder: give one photo"):
+        load_photo(tmp_path, None, None, 640)
+    assert "54 degrees" in warn_of_photo(photo)
