@@ -24,7 +24,7 @@ Photos = Annotated[
 ]
 Fov = Annotated[
     float | None,
-    typer.Option(help="The photographs' horizontal field of view in degrees; default: what each one's EXIF says."),
+    typer.Option(help="The photographs' horizontal field of view in degrees; default: each one's EXIF, else 54."),
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Stay and show the progress.")]
 
@@ -71,7 +71,7 @@ def beat(
 
 
 def label(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders with bundles in them.")],
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders with bundles in them, or bundles.")],
     out: Annotated[Path, typer.Option(help="The file to write; image paths in it are relative to its folder.")],
     seed: Annotated[int, typer.Option(help="Chooses among the possible questions.")] = 0,
     balanced: Annotated[
@@ -83,11 +83,10 @@ def label(
     from trainer.labelling import balance
     from world2vlm.records import write_records
 
-    records = label_folders(folders, out.parent, seed, _settings().policy)
-    if balanced:
-        records = balance(records, seed)
+    labelled = label_folders(folders, out.parent, seed, _settings().policy)
+    records = balance(labelled.records, seed) if balanced else labelled.records
     write_records(out, records)
-    typer.echo(f"{len(records)} task records in {out}")
+    typer.echo(f"{len(records)} task records in {out}, {labelled.source}")
 
 
 @rounds.command("start")

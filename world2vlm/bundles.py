@@ -182,8 +182,11 @@ def read_observed(folder: Path, index: int) -> bytes:
 
 
 def find_bundles(root: Path) -> Iterator[Path]:
-    """Yield the folders of all whole bundles under `root`, in a fixed order."""
-    return (path.parent for path in sorted(root.glob("**/traj_*/traj.json")))
+    """Yield the folders of all whole bundles under `root`, in a fixed order; `root` itself where it is one."""
+    if (root / "traj.json").is_file():
+        # A bundle's names are those of its folder and of the one above, which `.` does not tell.
+        yield root if root.name not in ("", "..") and root.parent.name else Path(os.path.abspath(root))
+    yield from (path.parent for path in sorted(root.glob("**/traj_*/traj.json")))
 
 
 def _frame_path(index: int, folder: str = "frames") -> str:

@@ -167,6 +167,17 @@ def test_a_broken_frame_is_corrupted_data(tmp_path: Path, key: str, value: objec
         read_bundle(folder)
 
 
+def test_a_bundle_s_own_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_bundle(tmp_path, BUNDLE)
+    assert list(find_bundles(folder)) == [folder]
+    monkeypatch.chdir(folder)
+    [here] = find_bundles(Path("."))
+    assert (read_bundle(here).scene, read_bundle(here).trajectory) == (folder.parent.name, "3")
+    monkeypatch.chdir(folder.parent)
+    [near] = find_bundles(Path(folder.name))
+    assert read_bundle(near).scene == folder.parent.name
+
+
 def test_a_broken_object_is_corrupted_data(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path, BUNDLE)
     payload = json.loads((folder / "traj.json").read_text())

@@ -123,6 +123,11 @@ def test_the_sheet_has_a_row_for_each_bundle_and_says_why_one_was_rejected(rejec
     assert RED == "#c62828"
 
 
+def test_a_bundle_s_own_folder_gives_a_sheet_of_it(rejected: Path) -> None:
+    folder = rejected / "scenes" / "hall" / "traj_b"
+    assert has_colour(draw_sheet([folder]), RED_RGB)
+
+
 def test_a_sheet_of_nothing_and_a_broken_bundle_are_named(rejected: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"no bundles in .*empty"):
         draw_sheet([tmp_path / "empty"])

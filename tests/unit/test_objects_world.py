@@ -113,7 +113,7 @@ def test_photos_without_objects_are_asked_about_motion_alone_and_with_objects_ab
         made = imagine(Photo(PIXELS, K), "turn left 5 degrees", detections)
         write_bundle(tmp_path / name, Bundle("photo", "1", tuple(made), params))
     without, with_ = (
-        {record.task_type for record in label_folders([tmp_path / name], tmp_path, 0, STRICT)}
+        {record.task_type for record in label_folders([tmp_path / name], tmp_path, 0, STRICT).records}
         for name in ("without", "with")
     )
     assert without == {"A2", "A4"}

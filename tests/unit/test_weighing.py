@@ -37,7 +37,7 @@ def bundle(name: str, passed: bool | None, **params: object) -> Bundle:
 
 
 def weights(root: Path) -> set[object]:
-    return {record.meta.get("weight") for record in label_folders([root], root, 0, STRICT)}
+    return {record.meta.get("weight") for record in label_folders([root], root, 0, STRICT).records}
 
 
 def test_what_a_gate_rejected_makes_the_rest_of_its_world_weigh_less(tmp_path: Path) -> None:
@@ -47,6 +47,19 @@ def test_what_a_gate_rejected_makes_the_rest_of_its_world_weigh_less(tmp_path: P
     for index in range(8, 12):
         write_bundle(tmp_path / "good", bundle(str(index), False, **{REJECTED: {"gate": "yaw"}}))
     assert weights(tmp_path / "good") == {round(wilson(8, 12)[0], 4)}
+
+
+def test_who_labels_is_told_what_was_left_out(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path, bundle("0", True))
+    for index, gate in enumerate(("direction", "yaw", "yaw"), start=1):
+        write_bundle(tmp_path, bundle(str(index), False, **{REJECTED: {"gate": gate}}))
+    assert label_folders([tmp_path], tmp_path, 0, STRICT).source == (
+        "from 1 bundle; 3 rejected (direction, yaw 2) gave none"
+    )
+    alone = label_folders([folder], tmp_path, 0, STRICT)
+    assert alone.source == "from 1 bundle" and alone.records
+    with pytest.raises(InvalidInputError, match=r"no bundles in .*photo-1; 1 rejected \(direction\)"):
+        label_folders([tmp_path / "scenes/photo-1"], tmp_path, 0, STRICT)
 
 
 def test_exact_worlds_and_those_that_nobody_judged_weigh_one(tmp_path: Path) -> None:
