@@ -63,5 +63,6 @@ def check_observed(share: float, least_share: float, index: int) -> None:
         raise GateRejectedError(
             "unobserved",
             share,
-            f"the photo shows {share:.0%} of what is in frame {index}; at least {least_share:.0%} are needed",
+            f"the photo shows {share:.1%} of what is in frame {index}; at least {least_share:.1%} are needed: turn or "
+            f"move less",
         )

@@ -28,8 +28,9 @@ def test_empty_view_reports_the_largest_object() -> None:
 def test_unobserved_reports_the_share() -> None:
     check_observed(0.3, 0.3, 1)
     with pytest.raises(GateRejectedError) as caught:
-        check_observed(0.29, 0.3, 1)
-    assert (caught.value.gate, caught.value.figure) == ("unobserved", 0.29)
+        check_observed(0.296, 0.3, 1)
+    assert (caught.value.gate, caught.value.figure) == ("unobserved", 0.296)
+    assert "shows 29.6% of what is in frame 1; at least 30.0% are needed: turn or move less" in str(caught.value)
 
 
 def test_zero_turns_a_gate_off() -> None:
