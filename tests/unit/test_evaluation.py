@@ -306,8 +306,8 @@ def test_one_place_has_no_interval_and_is_the_first_reason() -> None:
     reasons = gate(*one, {}, KNEW, KNEW, min_scenes=5).reasons
     assert reasons[0].startswith("1 held-out place(s) are too few")
     assert reasons[1] == "macro skill not higher: -0.500, on one place, which has no interval"
-    sides = [summarise(side, {}, 0) for side in one]
-    assert all("to" not in cell for row in table(*sides, {}, scenes=1)[1:] for cell in row)
+    before, after = (summarise(side, {}, 0) for side in one)
+    assert all("to" not in cell for row in table(before, after, {}, scenes=1)[1:] for cell in row)
 
 
 def test_a_probe_that_nothing_could_be_asked_for_checks_nothing() -> None:
