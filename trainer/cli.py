@@ -207,10 +207,13 @@ def _start(settings: "TrainerSettings", plan: RoundPlan, watch: bool) -> None:
     from trainer.submitting import submit
 
     store = _store(settings)
-    if submit(store, settings.redis_url, plan):
+    submitted = submit(store, settings.redis_url, plan)
+    if not submitted.is_new:
+        typer.echo(f"round {plan.id} exists already: not started again")
+    elif submitted.is_sent:
         typer.echo(plan.id)
     else:
-        typer.echo(f"{plan.id} (no broker answers: it begins when a worker starts)")
+        typer.echo(f"{plan.id} (no broker answers: it begins when a worker starts on the store {store.root})")
     if watch:
         _watch(store, plan.id)
 

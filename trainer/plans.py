@@ -65,8 +65,11 @@ def check_photo_world(world: str) -> None:
         )
 
 
-def create_round(store: Store, plan: RoundPlan) -> None:
+def create_round(store: Store, plan: RoundPlan) -> bool:
     """Create a round that its student can take; nothing changes where it is there.
+
+    Returns:
+        Whether it was not there.
 
     Raises:
         PreconditionError: the round exists with another plan, or see `check_takes_rounds`.
@@ -79,7 +82,7 @@ def create_round(store: Store, plan: RoundPlan) -> None:
         serving = registry.serving()
         if serving is not None:
             check_takes_rounds(registry, serving)
-    RoundState(store, plan.id).create(plan)
+    return RoundState(store, plan.id).create(plan)
 
 
 def fresh_id(prefix: str) -> str:

@@ -1,5 +1,7 @@
 """Start a round from any process: the plan goes into the store, and a worker is told if one can be reached."""
 
+from dataclasses import dataclass
+
 from redis.exceptions import RedisError
 
 from trainer.plans import create_round
@@ -32,11 +34,21 @@ def check_world(settings: Settings, name: str, kind: AnchorKind) -> bool:
     return True
 
 
-def submit(store: Store, redis_url: str | None, plan: RoundPlan) -> bool:
-    """Create a round; starting the same one twice changes nothing.
+@dataclass(frozen=True)
+class Submitted:
+    """What came of starting a round.
 
-    Returns:
-        Whether a broker took the message. If not, the round begins when a worker starts or reconciles.
+    Attributes:
+        is_new: whether it was not there already.
+        is_sent: whether a broker took the message. If not, the round begins when a worker starts or reconciles.
+    """
+
+    is_new: bool
+    is_sent: bool
+
+
+def submit(store: Store, redis_url: str | None, plan: RoundPlan) -> Submitted:
+    """Create a round; starting the same one twice changes nothing.
 
     Raises:
         PreconditionError, InvalidInputError: see `create_round`.
@@ -46,15 +58,15 @@ def submit(store: Store, redis_url: str | None, plan: RoundPlan) -> bool:
     from trainer.celery_app import make_celery
     from trainer.tasks import send_advance
 
-    create_round(store, plan)
+    is_new = create_round(store, plan)
     url = redis_url or _embedded_url(store)
     if url is None:
-        return False
+        return Submitted(is_new, False)
     try:
         send_advance(make_celery(url), plan.id)
     except (OperationalError, RedisError):
-        return False
-    return True
+        return Submitted(is_new, False)
+    return Submitted(is_new, True)
 
 
 def _embedded_url(store: Store) -> str | None:

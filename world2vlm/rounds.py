@@ -157,16 +157,21 @@ class RoundState:
         self._store = store
         self._root = f"rounds/{_check_id(id)}"
 
-    def create(self, plan: RoundPlan) -> None:
+    def create(self, plan: RoundPlan) -> bool:
         """Write the plan; nothing changes where the same plan is there.
+
+        Returns:
+            Whether it was not there.
 
         Raises:
             PreconditionError: the round exists with another plan.
         """
         if f"rounds/{plan.id}" != self._root:
             raise InvalidInputError(f"the plan of round {plan.id!r} does not belong to {self._root}")
-        if not self._store.create_json(f"{self._root}/plan.json", plan.to_json()) and self.plan() != plan:
+        is_new = self._store.create_json(f"{self._root}/plan.json", plan.to_json())
+        if not is_new and self.plan() != plan:
             raise PreconditionError(f"round {plan.id!r} exists with another plan")
+        return is_new
 
     def plan(self) -> RoundPlan:
         """The plan.

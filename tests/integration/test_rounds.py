@@ -131,10 +131,10 @@ def test_label_writes_records_whose_images_are_there(undisturbed: Path, tmp_path
 def test_a_round_started_while_no_broker_runs_begins_with_the_worker(teacher_url: str, tmp_path: Path) -> None:
     state = create_job(tmp_path)
     store = Store(tmp_path / "store")
-    assert submit(store, None, state.plan()) is False
+    assert submit(store, None, state.plan()).is_sent is False
     folder = broker_folder(str(store.root))
     with EmbeddedBroker(folder):
-        assert submit(store, None, state.plan()) is True
+        assert submit(store, None, state.plan()).is_sent is True
         url = running_url(folder)
         assert url is not None
         with redis.Redis.from_url(url) as client:

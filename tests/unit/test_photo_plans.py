@@ -97,6 +97,16 @@ def test_rooms_start_as_ever(start: Start, store: Store) -> None:
     assert RoundState(store, "rooms").plan() == RoundPlan("rooms")
 
 
+def test_a_round_that_exists_is_not_started_again(start: Start, store: Store) -> None:
+    first = start("--id", "rooms")
+    assert first.stdout == f"rooms (no broker answers: it begins when a worker starts on the store {store.root})\n"
+    files = store.list()
+    again = start("--id", "rooms")
+    assert (again.exit_code, again.stdout) == (0, "round rooms exists already: not started again\n")
+    assert store.list() == files
+    assert "exists with another plan" in str(start("--id", "rooms", "--seed", 8).exception)
+
+
 def test_plans_take_the_world_that_ships_unless_another_is_named() -> None:
     digest = "ab" * 32
     assert make_plan("r", student="student").world == "renderer"
