@@ -51,7 +51,7 @@ class Display(Protocol):
 def open_display(console: Console, steps: Mapping[Step, str] = STEPS) -> Iterator[Display]:
     """Bars on a terminal, else a line whenever a step begins; `steps` are those that the round takes."""
     if not console.is_terminal:
-        yield _Lines(console)
+        yield _Lines(console, steps)
         return
     columns = (TextColumn("{task.description:<18}"), BarColumn(), TextColumn("{task.fields[count]:>12}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
@@ -59,14 +59,24 @@ def open_display(console: Console, steps: Mapping[Step, str] = STEPS) -> Iterato
 
 
 class _Lines:
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, steps: Mapping[Step, str]) -> None:
         self._console = console
+        self._steps = steps
         self._step: Step | None = None
 
     def show(self, where: Where) -> None:
-        if where.step != self._step:
-            self._step = where.step
-            self._console.print(f"{time.strftime('%H:%M:%S')} {STEPS.get(where.step, where.step)}")
+        if where.step == self._step:
+            return
+        for step in [*self._between(where.step), where.step]:
+            self._console.print(f"{time.strftime('%H:%M:%S')} {self._steps.get(step, step)}")
+        self._step = where.step
+
+    def _between(self, step: Step) -> list[Step]:
+        """The steps that came and went since the last look; none is known before the first, or of one that stopped."""
+        order: list[Step] = [*self._steps, "done"]
+        if self._step not in order or step not in order:
+            return []
+        return order[order.index(self._step) + 1 : order.index(step)]
 
 
 class _Bars:
