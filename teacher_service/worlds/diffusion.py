@@ -2,6 +2,7 @@
 
 import threading
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -22,10 +23,12 @@ from world2vlm.worlds import WorldInfo
 
 _WAIT_S = 0.05
 _FOV_DEG = 60.0
+# By device: two models at work on one would need the memory of both at once.
+_TURNS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 class VideoWorld(ABC):
-    """Imagines whole trajectories, one call of a model at a time: the model is the one owner of its device.
+    """Imagines whole trajectories, one call of a model at a time on a device, whichever world of these the model is.
 
     Frames are the photo's middle, cut and scaled to the model's size, and K with it. Up to where the camera first
     moves they are the photo itself, without any model. They come as a video does: all at once, when it is whole.
@@ -42,7 +45,7 @@ class VideoWorld(ABC):
         self.max_batch = max_batch
         self._options = options
         self._stride = stride
-        self._turn = threading.Lock()
+        self._turn = _TURNS[options.device]
 
     def imagine(self, spec: ImagineSpec) -> Iterator[Frame]:
         """Yield the frames of a path from a photo's camera; see `World.imagine`.

@@ -224,6 +224,35 @@ def test_who_waits_for_the_device_can_leave(sana_world: sana_wm.SanaWorld) -> No
     assert not other.is_alive()
 
 
+def test_two_worlds_take_turns_on_one_device(
+    sana_world: sana_wm.SanaWorld, wan_world: wan_vace_warp.VaceWarpWorld
+) -> None:
+    busy, leave, steps = threading.Event(), threading.Event(), list[str]()
+
+    def hold(_done: int, _total: int) -> None:
+        busy.set()
+        leave.wait(60)
+        steps.append("first")
+
+    asked = (
+        spec("turn left 5 degrees", on_step=hold),
+        spec("turn left 5 degrees", on_step=lambda *_: steps.append("second")),
+    )
+    threads = [
+        threading.Thread(target=lambda world, one: list(world.imagine(one)), args=pair)
+        for pair in zip((sana_world, wan_world), asked, strict=True)
+    ]
+    threads[0].start()
+    assert busy.wait(20)
+    threads[1].start()
+    threads[1].join(3)  # many times what its steps take
+    assert threads[1].is_alive() and not steps
+    leave.set()
+    for thread in threads:
+        thread.join(60)
+    assert steps == sorted(steps) and {*steps} == {"first", "second"}
+
+
 def test_offloading_changes_no_pixel_and_no_digest(sana: Path, sana_world: sana_wm.SanaWorld) -> None:
     """One component after the other. Layer by layer (`sequential`) accelerate refuses where the device is a CPU."""
     world = sana_wm.make(settings("sana_wm", sana, offload="model"))
