@@ -17,7 +17,7 @@ from trainer.plans import make_plan
 from trainer.recipes import Recipe
 from trainer.sft_config import SftConfig
 from trainer.stages import train_student
-from trainer.submitting import submit
+from trainer.submitting import Submitted, submit
 from world2vlm.adapters import whole
 from world2vlm.base_student import BASE_STUDENT
 from world2vlm.checkpoints import Registry
@@ -109,7 +109,9 @@ def test_a_round_for_a_full_size_model_is_refused_before_the_teacher_works(
     store, round_ = Store(tmp_path / "store"), make_plan("round", student="student")
     served = add(registry, adapter if kind == "adapter" else tiny_family("qwen3_vl"))
     assert served.kind == ("lora" if kind == "adapter" else "full")
-    assert submit(store, None, make_plan("early", student="student")) is False, "none serves yet"
+    assert submit(store, None, make_plan("early", student="student")) == Submitted(
+        is_new=True, is_sent=False
+    )  # none serves
     registry.set_serving(served.version, "test")
     with pytest.raises(InvalidInputError) as caught:
         submit(store, None, round_)
