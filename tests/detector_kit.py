@@ -36,6 +36,8 @@ _SMALL = {
 class GivenDetections:
     """Says of each frame in turn what it was told."""
 
+    digest = "given"
+
     def __init__(self, answers: Sequence[Sequence[Detection]]) -> None:
         self._answers: Iterator[Sequence[Detection]] = iter(answers)
 

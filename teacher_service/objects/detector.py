@@ -29,7 +29,13 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Finds objects in single frames. Several threads may ask at once."""
+    """Finds objects in single frames. Several threads may ask at once.
+
+    Attributes:
+        digest: sha256 of what decides on what it finds: weights, configuration, vocabulary.
+    """
+
+    digest: str
 
     def detect(self, frame: Frame) -> tuple[Detection, ...]:
         """Return what is in a frame, in a fixed order: a model looks at its pixels, a known scene at its instance map.

@@ -1,5 +1,7 @@
 """The detector of known scenes: what the renderer's own instance map says."""
 
+import hashlib
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,8 @@ class KnownObjects:
 
     Frames must come with their instance map (`ImagineSpec.with_instances`).
     """
+
+    digest = hashlib.sha256(b"known objects").hexdigest()
 
     def detect(self, frame: Frame) -> tuple[Detection, ...]:
         """Return one detection for each object in view; see `Detector.detect`."""

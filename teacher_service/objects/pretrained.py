@@ -1,5 +1,6 @@
 """Detectors by `transformers`: D-FINE, RT-DETR v2 and others with labels of their own, Grounding DINO for any words."""
 
+import hashlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import (
     AutoProcessor,
 )
 
-from teacher_service.hub import fetch, load_model
+from teacher_service.hub import digest, fetch, load_model
 from teacher_service.objects.detector import Detection, Detector
 from teacher_service.objects.words import as_word, as_words, which_word
 from world2vlm.bundles import Frame
@@ -40,12 +41,13 @@ def load_detector(name: str, vocabulary: Sequence[str], device: str) -> Detector
         InvalidInputError: it detects nothing, its weights are not whole or no safetensors, or the vocabulary is bad.
     """
     folder, words = fetch(name), as_words(vocabulary)
+    made_of = hashlib.sha256(f"{digest(folder)} {'|'.join(words)}".encode()).hexdigest()
     try:
         if words:
             model = load_model(AutoModelForZeroShotObjectDetection, folder, name, device)
-            return _OpenDetector(_processor(AutoProcessor, folder), model, words)
+            return _OpenDetector(_processor(AutoProcessor, folder), model, made_of, words)
         model = load_model(AutoModelForObjectDetection, folder, name, device)
-        return _ClosedDetector(_processor(AutoImageProcessor, folder), model)
+        return _ClosedDetector(_processor(AutoImageProcessor, folder), model, made_of)
     except (OSError, ValueError) as error:
         remedy = "does it have labels of its own? Then give no vocabulary" if words else "does it need a vocabulary?"
         reason = str(error).partition("\n")[0]
@@ -55,7 +57,8 @@ def load_detector(name: str, vocabulary: Sequence[str], device: str) -> Detector
 class _Pretrained:
     """A model with its processor; one frame at a time, as the model owns its device."""
 
-    def __init__(self, processor: Any, model: Any) -> None:
+    def __init__(self, processor: Any, model: Any, digest: str) -> None:
+        self.digest = digest
         self._processor = processor
         self._model = model
         self._lock = threading.Lock()
@@ -91,8 +94,8 @@ class _ClosedDetector(_Pretrained):
 class _OpenDetector(_Pretrained):
     """A model that looks for words."""
 
-    def __init__(self, processor: Any, model: Any, words: Sequence[str]) -> None:
-        super().__init__(processor, model)
+    def __init__(self, processor: Any, model: Any, digest: str, words: Sequence[str]) -> None:
+        super().__init__(processor, model, digest)
         self._words = words
 
     def _find(self, pixels: NDArray[np.uint8]) -> tuple[Any, Sequence[str]]:

@@ -1,6 +1,8 @@
 """A world of photos, with the objects that a detector finds in its frames."""
 
+import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from teacher_service.worlds.base import ImagineSpec, Photo, World
 from teacher_service.worlds.depths import Depths
 from teacher_service.worlds.wrapping import WrappedWorld
 from world2vlm.bundles import Frame
+from world2vlm.worlds import WorldInfo
 
 
 class WithObjects(WrappedWorld):
@@ -28,6 +31,13 @@ class WithObjects(WrappedWorld):
         self._detector = detector
         self._filters = filters
         self._depths = depths
+
+    @property
+    def info(self) -> WorldInfo:
+        """What the wrapped world says; the digest is that of both, as bundles hold what the detector found, too."""
+        info = self._world.info
+        both = hashlib.sha256(f"{info.digest} {self._detector.digest}".encode()).hexdigest()
+        return replace(info, digest=both)
 
     def _passed(self, spec: ImagineSpec, frames: Iterator[Frame]) -> Iterator[Frame]:
         tracker = self._tracker(spec)

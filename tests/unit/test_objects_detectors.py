@@ -45,6 +45,13 @@ def test_a_detector_from_a_folder_finds_boxes_in_pixels(
     again = make_detector(options)
     assert again is not None
     assert [vars(each) for each in again.detect(frame)] == [vars(each) for each in found]
+    assert again.digest == detector.digest
+    if vocabulary:
+        fewer = make_detector(DetectorOptions(options.detector, vocabulary[:1], "cpu"))
+        assert fewer is not None and fewer.digest != detector.digest
+    (tmp_path / "config.json").write_text((tmp_path / "config.json").read_text() + " ")
+    changed = make_detector(options)
+    assert changed is not None and changed.digest != detector.digest
 
 
 def test_weights_that_are_not_whole_are_refused(tmp_path: Path) -> None:

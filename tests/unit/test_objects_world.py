@@ -69,6 +69,14 @@ def test_frames_of_a_photo_come_with_objects() -> None:
     assert second.observed_png == b"mask"
 
 
+def test_a_bundle_can_tell_by_the_digest_who_found_the_objects() -> None:
+    first, same, other = (GivenDetections([]) for _ in range(3))
+    other.digest = "another"
+    infos = [WithObjects(StillWorld(), detector, ObjectFilters()).info for detector in (first, same, other)]
+    assert infos[0] == infos[1] and len({each.digest for each in (*infos, StillWorld().info)}) == 3
+    assert replace(infos[2], digest="") == replace(StillWorld().info, digest="")
+
+
 def test_without_depth_only_turns_or_estimated_depth_have_objects() -> None:
     photo = Photo(PIXELS, K)
     assert all(each.objects for each in imagine(photo, "turn left 5 degrees", [[LAMP], [LAMP]]))
