@@ -43,7 +43,9 @@ def up(
         control_token=student.control_token.get_secret_value(),
         tls=student.client_tls,
     )
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT, too: who is started in the background by a script would ignore it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     try:
         with Stack(config) as stack:
             print(f"teacher {stack.teacher_url}\nstudent {stack.student_url}\nstore   {config.store}\nlogs    {logs}")
