@@ -49,7 +49,9 @@ def read_file(image: Path) -> bytes:
 
 def warn_of_photo(image: Path) -> str:
     """What to tell the owner of a photo whose EXIF says nothing of its lens; empty where it does."""
-    return "" if says_lens(Image.open(io.BytesIO(read_file(image)))) else warn_of_lens(1)
+    # Its header alone is read.
+    with Image.open(image) as opened:
+        return "" if says_lens(opened) else warn_of_lens(1)
 
 
 def load_photo(image: Path, depth: Path | None, fov_deg: float | None, max_width: int) -> Photo:
