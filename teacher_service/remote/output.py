@@ -5,6 +5,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import IO
 
 _LINES = 40
 _LINE_LENGTH = 500
@@ -15,11 +16,11 @@ class Output:
     """The output of one process, through a pipe.
 
     Args:
-        file: the pipe's reading end; left open.
+        file: the pipe's reading end, held open as long as anything may read it: a child may outlive the process.
         on_line: hears of each line.
     """
 
-    def __init__(self, file: int, on_line: Callable[[str], None]) -> None:
+    def __init__(self, file: IO[bytes], on_line: Callable[[str], None]) -> None:
         self._file = file
         self._on_line = on_line
         self._lock = threading.Lock()
@@ -42,7 +43,7 @@ class Output:
 
     def _read_what_is_there(self) -> None:
         while not self._ended and select.select([self._file], [], [], 0)[0]:
-            chunk = os.read(self._file, _CHUNK)
+            chunk = os.read(self._file.fileno(), _CHUNK)
             self._ended = not chunk
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             if self._rest and (self._ended or len(self._rest) > _LINE_LENGTH):

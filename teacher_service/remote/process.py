@@ -139,7 +139,7 @@ class WorkerProcess:
                 _log.error("%s: %s", self.launch.world, error)
                 return self._give_up(UnavailableError(f"the world {self.launch.world!r} can't be started"))
         assert process.stdout is not None
-        self._output = Output(process.stdout.fileno(), partial(_log.debug, "%s: %s", self.launch.world))
+        self._output = Output(process.stdout, partial(_log.debug, "%s: %s", self.launch.world))
         reader = threading.Thread(target=self._output.follow, name="worker-output", daemon=True)
         reader.start()
         self._await_ready(process, f"unix:{socket}")

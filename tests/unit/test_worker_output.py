@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from typing import IO
 
 import pytest
 
@@ -10,13 +11,13 @@ from teacher_service.remote.output import Output
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
+def pipe() -> Iterator[tuple[IO[bytes], int]]:
     reading, writing = os.pipe()
-    yield reading, writing
-    os.close(reading)
+    with os.fdopen(reading, "rb", buffering=0) as file:
+        yield file, writing
 
 
-def test_the_tail_has_all_that_was_printed_before_it_was_asked_for(pipe: tuple[int, int]) -> None:
+def test_the_tail_has_all_that_was_printed_before_it_was_asked_for(pipe: tuple[IO[bytes], int]) -> None:
     reading, writing = pipe
     output = Output(reading, lambda line: None)
     reader = threading.Thread(target=output.follow)
@@ -29,7 +30,7 @@ def test_the_tail_has_all_that_was_printed_before_it_was_asked_for(pipe: tuple[i
     assert not reader.is_alive()
 
 
-def test_lines_are_told_whole_whatever_pieces_they_come_in(pipe: tuple[int, int]) -> None:
+def test_lines_are_told_whole_whatever_pieces_they_come_in(pipe: tuple[IO[bytes], int]) -> None:
     reading, writing = pipe
     heard: list[str] = []
     output = Output(reading, heard.append)
@@ -42,7 +43,7 @@ def test_lines_are_told_whole_whatever_pieces_they_come_in(pipe: tuple[int, int]
     assert output.tail() == "one\ntwo\n\u00e9t\u00e9\nthe rest"
 
 
-def test_a_line_without_an_end_and_many_lines_take_little_memory(pipe: tuple[int, int]) -> None:
+def test_a_line_without_an_end_and_many_lines_take_little_memory(pipe: tuple[IO[bytes], int]) -> None:
     reading, writing = pipe
     output = Output(reading, lambda line: None)
     writer = threading.Thread(target=lambda: (os.write(writing, b"x" * 1_000_000 + b"\n" * 1_000), os.close(writing)))
