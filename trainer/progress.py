@@ -5,10 +5,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 from trainer.pieces import Piece
-from world2vlm.errors import NotFoundError
 from world2vlm.store import Store
 from world2vlm.telemetry import Advance, progress
 
@@ -50,16 +48,7 @@ class ProgressFile:
             "figures": {name: value for name, value in (figures or {}).items() if math.isfinite(value)},
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        self._store.write_json(_path(self._piece.round_id), payload)
-
-
-def read_progress(store: Store, round_id: str) -> dict[str, Any] | None:
-    """What was written last: `step`, `done`, `total`, `figures`, `at`; None before any."""
-    try:
-        payload: dict[str, Any] = store.read_json(_path(round_id))
-    except NotFoundError:
-        return None
-    return payload
+        self._store.write_json(f"rounds/{self._piece.round_id}/progress.json", payload)
 
 
 @contextmanager
@@ -76,7 +65,3 @@ def advancing(description: str) -> Iterator[Progress]:
             before = step
 
         yield on_progress
-
-
-def _path(round_id: str) -> str:
-    return f"rounds/{round_id}/progress.json"

@@ -1,52 +1,17 @@
 """What a round is doing now, read from the store by anybody who can read it."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from rich.console import Console
 
 from trainer.evaluation import markdown, table
 from trainer.pieces import NO_TRAINING, next_step
-from trainer.progress import read_progress
 from world2vlm.rounds import RoundState, Step
-from world2vlm.steps_shown import STEPS, Where, open_display
+from world2vlm.steps_shown import STEPS, look, open_display
 from world2vlm.store import Store
 
 _POLL_SECONDS = 0.5
 _JOB_STEPS: tuple[Step, ...] = ("imagine", "dataset")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Where a round is: its next step, how far that is (`done` of `total` units), and its figures."""
-
-    step: Step
-    done: int = 0
-    total: int = 1
-    figures: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more will happen."""
-        return self.step in ("done", "stopped")
-
-
-def snapshot(store: Store, round_id: str) -> Snapshot:
-    """Look at a round.
-
-    Raises:
-        NotFoundError: no such round.
-    """
-    state = RoundState(store, round_id)
-    step = next_step(state)
-    if step == "imagine":
-        total = len(state.shards())
-        return Snapshot(step, total - len(state.missing_shards()), total)
-    written = read_progress(store, round_id)
-    if written is None or written["step"] != step:
-        return Snapshot(step)
-    return Snapshot(step, written["done"], written["total"], written["figures"])
 
 
 def watch(store: Store, round_id: str, console: Console) -> Step:
@@ -58,14 +23,15 @@ def watch(store: Store, round_id: str, console: Console) -> Step:
     Raises:
         NotFoundError: no such round.
     """
-    is_job = RoundState(store, round_id).plan().recipe == NO_TRAINING
+    state = RoundState(store, round_id)
+    is_job = state.plan().recipe == NO_TRAINING
     steps = {step: name for step, name in STEPS.items() if not is_job or step in _JOB_STEPS}
     with open_display(console, steps) as display:
         while True:
-            now = snapshot(store, round_id)
-            display.show(Where(now.step, now.done, now.total))
-            if now.is_over:
-                return now.step
+            where = look(store, state, next_step(state))
+            display.show(where)
+            if where.is_over:
+                return where.step
             time.sleep(_POLL_SECONDS)
 
 

@@ -9,7 +9,9 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from world2vlm.rounds import Step
+from world2vlm.errors import NotFoundError
+from world2vlm.rounds import RoundState, Step
+from world2vlm.store import Store
 
 STEPS: Mapping[Step, str] = {
     "imagine": "imagine and label",
@@ -37,6 +39,24 @@ class Where:
     def is_over(self) -> bool:
         """Whether nothing more will happen."""
         return self.step not in STEPS
+
+
+def look(store: Store, state: RoundState, step: Step) -> Where:
+    """Read how far the step is that a round is at: its shards, else what the worker wrote down last.
+
+    Args:
+        store: where the round lies.
+        state: the round.
+        step: its next step, as whoever looks sees it.
+    """
+    if step == "imagine":
+        total = len(state.shards())
+        return Where(step, total - len(state.missing_shards()), total)
+    try:
+        written = store.read_json(f"rounds/{state.plan().id}/progress.json")
+    except NotFoundError:
+        return Where(step)
+    return Where(step, written["done"], written["total"]) if written["step"] == step else Where(step)
 
 
 class Display(Protocol):

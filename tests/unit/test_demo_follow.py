@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from world2vlm.demo.follow import follow, look
+from world2vlm.demo.follow import follow
 from world2vlm.rounds import RoundPlan, RoundState
-from world2vlm.steps_shown import Where, open_display
+from world2vlm.steps_shown import Where, look, open_display
 from world2vlm.store import Store
 
 PLAN = RoundPlan("r1", train_scenes=2, calibration_scenes=1, test_scenes=1, scenes_per_shard=1, steps=10)
@@ -28,23 +28,23 @@ def state(store: Store) -> RoundState:
 
 
 def test_every_step_is_seen_with_its_progress(store: Store, state: RoundState) -> None:
-    assert look(store, state) == Where("imagine", 0, 4)
+    assert look(store, state, state.status()) == Where("imagine", 0, 4)
     state.write_shard(1, [], {})
-    assert look(store, state) == Where("imagine", 1, 4)
+    assert look(store, state, state.status()) == Where("imagine", 1, 4)
     for index in (0, 2, 3):
         state.write_shard(index, [], {})
-    assert look(store, state) == Where("dataset")
+    assert look(store, state, state.status()) == Where("dataset")
     state.write_step("dataset", {})
-    assert look(store, state) == Where("distil")
+    assert look(store, state, state.status()) == Where("distil")
     store.write_json("rounds/r1/progress.json", {"step": "distil", "done": 4, "total": 10})
-    assert look(store, state) == Where("distil", 4, 10)
+    assert look(store, state, state.status()) == Where("distil", 4, 10)
     state.write_step("training", {})
     # The file is still the step's before.
-    assert look(store, state) == Where("evaluate")
+    assert look(store, state, state.status()) == Where("evaluate")
     state.write_step("evaluation", {})
-    assert look(store, state) == Where("promote")
+    assert look(store, state, state.status()) == Where("promote")
     state.write_step("promotion", {})
-    assert look(store, state).is_over
+    assert look(store, state, state.status()).is_over
 
 
 def test_following_ends_with_the_round(store: Store, state: RoundState) -> None:

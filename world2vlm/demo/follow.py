@@ -3,26 +3,13 @@
 import time
 from collections.abc import Iterator
 
-from world2vlm.errors import NotFoundError, UnavailableError
+from world2vlm.errors import UnavailableError
 from world2vlm.rounds import RoundState
-from world2vlm.steps_shown import Where
+from world2vlm.steps_shown import Where, look
 from world2vlm.store import Store
 
 _POLL_SECONDS = 0.3
 _STALL_SECONDS = 600.0
-
-
-def look(store: Store, state: RoundState) -> Where:
-    """Read where a round is."""
-    step = state.status()
-    if step == "imagine":
-        total = len(state.shards())
-        return Where(step, total - len(state.missing_shards()), total)
-    try:
-        written = store.read_json(f"rounds/{state.plan().id}/progress.json")
-    except NotFoundError:
-        return Where(step)
-    return Where(step, written["done"], written["total"]) if written["step"] == step else Where(step)
 
 
 def follow(store: Store, state: RoundState) -> Iterator[Where]:
@@ -33,7 +20,7 @@ def follow(store: Store, state: RoundState) -> Iterator[Where]:
     """
     last, since = None, time.monotonic()
     while True:
-        where = look(store, state)
+        where = look(store, state, state.status())
         yield where
         if where.is_over:
             return
