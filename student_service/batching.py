@@ -21,13 +21,13 @@ _BACKGROUND_PAUSE_S = 0.1
 
 @dataclass(frozen=True)
 class Outcome:
-    """A reply with the version that gave it, and the milliseconds it waited, to its first text, and in all."""
+    """A reply, the version that gave it, and milliseconds: waiting, worked on, and till the first text of a stream."""
 
     reply: Reply
     version: int
     queue_ms: float
-    first_text_ms: float
     generate_ms: float
+    first_text_ms: float | None = None
 
 
 class Answering(Future[Outcome]):
@@ -61,16 +61,15 @@ class _Item:
 
     def hear(self, update: Update) -> None:
         now = time.perf_counter()
-        if update.text:
+        if update.text and self.on_text is not None:
             self.first_text_at = self.first_text_at or now
-            if self.on_text is not None:
-                self.on_text(update.text)
+            self.on_text(update.text)
         if update.error is not None:
             self.future.set_exception(update.error)
         elif update.reply is not None:
-            first = self.first_text_at or now
-            times = (self.started_at - self.queued_at, first - self.queued_at, now - self.started_at)
-            self.future.set_result(Outcome(update.reply, self.slot.version, *(1000 * seconds for seconds in times)))
+            queued, generated = 1000 * (self.started_at - self.queued_at), 1000 * (now - self.started_at)
+            first = 1000 * (self.first_text_at - self.queued_at) if self.first_text_at else None
+            self.future.set_result(Outcome(update.reply, self.slot.version, queued, generated, first))
 
 
 class Batcher:
@@ -203,7 +202,7 @@ class Batcher:
         item.started_at = time.perf_counter()
         key = next(self._keys)
         try:
-            item.slot.engine.admit(key, item.query, item.max_new_tokens)
+            item.slot.engine.admit(key, item.query, item.max_new_tokens, item.on_text is not None)
         except Exception as error:
             item.future.set_exception(error)
         else:

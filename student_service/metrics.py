@@ -25,12 +25,12 @@ REQUESTS = Counter(
 QUEUE = Gauge("world2vlm_student_queue_length", "Questions that wait for the engine.")
 BATCH = Histogram(
     "world2vlm_student_batch_size",
-    "Questions that one step of the engine works on.",
+    "Questions that the engine works on, whenever it has news of one.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128),
 )
 FIRST_TEXT = Histogram(
     "world2vlm_student_first_token_seconds",
-    "Seconds from queueing a question to the first text of its answer.",
+    "Seconds from queueing a streamed question to the first text of its answer.",
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 TOKENS = Counter("world2vlm_student_tokens", "Tokens of answers; its rate is the service's tokens a second.")
@@ -80,9 +80,10 @@ def refused() -> None:
     REQUESTS.labels("unread", OverloadedError.code, "").inc()
 
 
-def answered(tokens: int, first_text_ms: float, generate_ms: float) -> None:
-    """Note how fast an answer of so many tokens came."""
-    FIRST_TEXT.observe(first_text_ms / 1000)
+def answered(tokens: int, generate_ms: float, first_text_ms: float | None) -> None:
+    """Note how fast an answer of so many tokens came, and its first text where it was streamed."""
+    if first_text_ms is not None:
+        FIRST_TEXT.observe(first_text_ms / 1000)
     TOKENS.inc(tokens)
     if generate_ms > 0:
         SPEED.observe(1000 * tokens / generate_ms)
@@ -94,7 +95,7 @@ def watch_queue(length: Callable[[], int]) -> None:
 
 
 def stepped(queries: int) -> None:
-    """Note a step of the engine that worked on so many queries."""
+    """Note that the engine has news, of some of so many queries."""
     BATCH.observe(queries)
 
 

@@ -123,7 +123,7 @@ class Reasoner:
 
 def _observe(outcome: Outcome, queued_ns: int) -> None:
     """Tell metrics and the current trace how long the parts of an answer took."""
-    metrics.answered(outcome.reply.answer_tokens, outcome.first_text_ms, outcome.generate_ms)
+    metrics.answered(outcome.reply.answer_tokens, outcome.generate_ms, outcome.first_text_ms)
     started_ns = queued_ns + int(1e6 * outcome.queue_ms)
     ended_ns = started_ns + int(1e6 * outcome.generate_ms)
     tracing.record("student.queue", queued_ns, started_ns)

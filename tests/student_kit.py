@@ -43,7 +43,7 @@ class EchoEngine:
         self._queries: dict[int, tuple[Query, list[str]]] = {}
         self._said: dict[int, str] = {}
 
-    def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
+    def admit(self, key: int, query: Query, max_new_tokens: int, streams: bool = False) -> None:
         if self.closed:
             raise RuntimeError("closed")
         if not 1 <= len(query.images) <= 2:

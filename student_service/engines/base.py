@@ -92,8 +92,14 @@ class Engine(Protocol):
 
     capacity: int
 
-    def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
-        """Take in a query under a key of the caller's choice; at most `capacity` at once.
+    def admit(self, key: int, query: Query, max_new_tokens: int, streams: bool = False) -> None:
+        """Take in a query; at most `capacity` at once.
+
+        Args:
+            key: of the caller's choice.
+            query: what is asked.
+            max_new_tokens: where to stop at the latest.
+            streams: whether somebody waits for pieces of the text; else they may all come with the reply.
 
         Raises:
             InvalidInputError: the model can't take it; an engine that finds out later says so in an update.

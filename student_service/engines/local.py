@@ -23,6 +23,7 @@ def limit_threads(threads: int) -> None:
 @dataclass
 class _Answer:
     job: Job
+    streams: bool
     ids: list[int] = field(default_factory=list)
     said: str = ""
 
@@ -59,7 +60,7 @@ class LocalEngine:
         except World2VLMError as error:
             raise PreconditionError(f"the checkpoint is unfit: {error}") from error
 
-    def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
+    def admit(self, key: int, query: Query, max_new_tokens: int, streams: bool = False) -> None:
         """See `Engine.admit`."""
         frames = [self._read(image) for image in query.images]
         inputs = self._loaded().frame_inputs(frames, query.text, query.task)
@@ -67,7 +68,7 @@ class LocalEngine:
             raise InvalidInputError(f"the question has more than {self._sizes.question_tokens} tokens")
         job = inputs.job(max_new_tokens)
         self._decoding().admit(key, job)
-        self._answers[key] = _Answer(job)
+        self._answers[key] = _Answer(job, streams)
 
     def drop(self, key: int) -> None:
         """See `Engine.drop`."""
@@ -78,7 +79,7 @@ class LocalEngine:
         """See `Engine.step`."""
         decoder = self._decoding()
         hits, misses = decoder.prefixes.hits, decoder.prefixes.misses
-        updates = [self._update(progress) for progress in decoder.step()]
+        updates = [self._update(progress) for progress in decoder.step() if self._is_news(progress)]
         self._looked_up["features", True] += decoder.prefixes.hits - hits
         self._looked_up["features", False] += decoder.prefixes.misses - misses
         return updates
@@ -95,6 +96,9 @@ class LocalEngine:
         frame, is_known = self._frames.read(image)
         self._looked_up["pictures", is_known] += 1
         return frame
+
+    def _is_news(self, progress: Progress) -> bool:
+        return progress.decoded is not None or self._answers[progress.key].streams
 
     def _update(self, progress: Progress) -> Update:
         answer = self._answers[progress.key]

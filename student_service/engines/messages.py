@@ -36,9 +36,10 @@ def unpack(message: bytes) -> tuple[dict[str, Any], list[bytes]]:
     return head, blobs
 
 
-def ask(number: int, query: Query, max_new_tokens: int) -> bytes:
+def ask(number: int, query: Query, max_new_tokens: int, streams: bool) -> bytes:
     """A query, under a number that its updates come back with."""
-    return pack({"ask": number, "text": query.text, "task": query.task, "limit": max_new_tokens}, query.images)
+    head = {"ask": number, "text": query.text, "task": query.task, "limit": max_new_tokens, "streams": streams}
+    return pack(head, query.images)
 
 
 def write_update(update: Update) -> list[Any]:

@@ -1,6 +1,6 @@
 """The engine in processes of its own, each with the checkpoint.
 
-Pictures have a worker by their content, which so knows them when they are asked about again; a worker that has much
+Who is asked about pictures again goes to the worker that saw them last, which so knows them; a worker that has much
 more to do than another gets nothing new.
 """
 
@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, reduce
+from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
-from zlib import crc32
+
+from cachetools import LRUCache
 
 from student_service import metrics
 from student_service.engines import messages
@@ -30,6 +31,8 @@ _log = logging.getLogger(__name__)
 # How long `step` waits for news: a query that arrives meanwhile waits as long until it is sent.
 _NEWS_S = 0.002
 _END_S = 10.0
+# Pictures of which it is known who saw them; more than a worker remembers.
+_HOMES = 4096
 # How many more queries than another the worker may have that has seen a query's pictures.
 _SLACK = 2
 # A worker that dies again and again before it has answered anything is not started any more.
@@ -78,6 +81,7 @@ class PoolEngine:
         self._serves = self._closed = False
         self._numbers = itertools.count()
         self._news: deque[Update] = deque()
+        self._homes: LRUCache[int, _Worker] = LRUCache(_HOMES)  # by the pictures' hash
         self._selector = selectors.DefaultSelector()
         self._workers = [self._start() for _ in range(workers)]
         try:
@@ -87,17 +91,17 @@ class PoolEngine:
             self.close()
             raise
 
-    def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
+    def admit(self, key: int, query: Query, max_new_tokens: int, streams: bool = False) -> None:
         """See `Engine.admit`."""
         self._check_open()
         if not any(worker.has_room for worker in self._workers):
             self._listen(0)
         # Each round of the loop finds one more that is gone.
         while ready := [worker for worker in self._workers if worker.has_room]:
-            worker = _pick(ready, query)
+            worker = self._pick(ready, query)
             number = next(self._numbers)
             try:
-                worker.connection.send_bytes(messages.ask(number, query, max_new_tokens))
+                worker.connection.send_bytes(messages.ask(number, query, max_new_tokens, streams))
             except GONE:
                 self._replace(worker)
                 continue
@@ -139,6 +143,20 @@ class PoolEngine:
             worker.connection.close()
             threading.Thread(target=_reap, args=(worker.process,), name="reap", daemon=True).start()
         self._selector.close()
+
+    def _pick(self, ready: Sequence[_Worker], query: Query) -> _Worker:
+        """The worker that saw the query's pictures last, or else the one with the least to do.
+
+        Where several have nothing to do it is the first: who is asked time and again has its code and weights in the
+        processor's caches.
+        """
+        least = min(ready, key=lambda worker: len(worker.asked))
+        pictures = hash(query.images)
+        home = self._homes.get(pictures, least)
+        if home not in ready or len(home.asked) > len(least.asked) + _SLACK:
+            home = least
+        self._homes[pictures] = home
+        return home
 
     def _check_open(self) -> None:
         if self._closed:
@@ -205,13 +223,6 @@ class PoolEngine:
             return
         _log.error("a student's process died; another one is started")
         self._workers[place] = self._start(worker.restarts + 1)
-
-
-def _pick(ready: Sequence[_Worker], query: Query) -> _Worker:
-    """The worker that has seen the query's pictures if any has, or else the one with the least to do."""
-    home = ready[reduce(lambda digest, image: crc32(image, digest), query.images, 0) % len(ready)]
-    least = min(ready, key=lambda worker: len(worker.asked))
-    return home if len(home.asked) <= len(least.asked) + _SLACK else least
 
 
 def _reap(process: BaseProcess) -> None:

@@ -84,8 +84,8 @@ class TritonEngine:
         self._thread.start()
         self._client = asyncio.run_coroutine_threadsafe(_connect(url), self._loop).result()
 
-    def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
-        """See `Engine.admit`."""
+    def admit(self, key: int, query: Query, max_new_tokens: int, streams: bool = False) -> None:
+        """See `Engine.admit`; pieces come as the model sends them, wanted or not."""
         self._check_open()
         wire.check_query(query)
         asked = self._asked[key] = _Asked(key)

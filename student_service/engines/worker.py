@@ -138,7 +138,7 @@ class _Worker:
     def _admit(self, engine: Engine, head: dict[str, Any], blobs: list[bytes]) -> list[Update]:
         number = head["ask"]
         try:
-            engine.admit(number, Query(tuple(blobs), head["text"], head["task"]), head["limit"])
+            engine.admit(number, Query(tuple(blobs), head["text"], head["task"]), head["limit"], head["streams"])
         except Exception as error:
             return [self._failed(number, error)]
         self._under_way.add(number)

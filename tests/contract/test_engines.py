@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from student_service.engines import onnx
-from student_service.engines.base import Engine, Query, answer
+from student_service.engines.base import Engine, Query, Update, answer
 from student_service.engines.loading import choose_engine
 from student_service.engines.local import LocalEngine
+from student_service.engines.triton import TritonEngine
 from student_service.engines.triton import load as load_triton
 from student_service.triton.wire import STREAM_MODEL
 from tests.fullsize_kit import tiny_family
@@ -91,7 +92,7 @@ def test_pieces_add_up_to_the_texts_and_queries_join_and_leave_at_any_step(engin
     pieces: dict[int, list[str]] = defaultdict(list)
     replies = {}
     for key, text in enumerate(QUESTIONS):
-        engine.admit(key, query(text), 8)
+        engine.admit(key, query(text), 8, streams=True)
         for update in engine.step():
             pieces[update.key].append(update.text)
             replies[update.key] = update.reply or replies.get(update.key)
@@ -104,9 +105,10 @@ def test_pieces_add_up_to_the_texts_and_queries_join_and_leave_at_any_step(engin
     assert engine.step() == []
 
 
+@pytest.mark.parametrize("streams", [True, False])
 @pytest.mark.parametrize("task", TASKS)
-def test_pieces_of_a_typed_answer_add_up_to_it(engine: Engine, task: str) -> None:
-    engine.admit(0, Query(query("What?", images=TASKS[task].images).images, "What?", task), 24)
+def test_pieces_of_a_typed_answer_add_up_to_it(engine: Engine, task: str, streams: bool) -> None:
+    engine.admit(0, Query(query("What?", images=TASKS[task].images).images, "What?", task), 24, streams)
     pieces, reply = [], None
     while reply is None:
         for update in engine.step():
@@ -114,6 +116,20 @@ def test_pieces_of_a_typed_answer_add_up_to_it(engine: Engine, task: str) -> Non
             pieces.append(update.text)
             reply = update.reply
     assert "".join(pieces) == reply.text
+
+
+def test_text_that_nobody_waits_for_comes_with_the_reply(engine: Engine) -> None:
+    if isinstance(engine, EchoEngine | TritonEngine):
+        pytest.skip("its pieces come as they come")
+    engine.admit(0, query(QUESTIONS[1]), 8)
+    engine.admit(1, query(QUESTIONS[1]), 8, streams=True)
+    updates: dict[int, list[Update]] = {0: [], 1: []}
+    while not all(each and each[-1].reply for each in updates.values()):
+        for update in engine.step():
+            updates[update.key].append(update)
+    (whole,) = updates[0]
+    assert whole.reply is not None and whole.text == whole.reply.text == "".join(each.text for each in updates[1])
+    assert len(updates[1]) > 1
 
 
 def test_a_dropped_query_makes_room_and_no_noise(engine: Engine) -> None:

@@ -608,10 +608,10 @@ def test_a_deadline_ends_the_work(tmp_path: Path) -> None:
 
 def test_an_engine_that_breaks_tells_nothing_of_its_inside(tmp_path: Path) -> None:
     class Breaks(EchoEngine):
-        def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
+        def admit(self, key: int, query: Query, max_new_tokens: int, streams: bool = False) -> None:
             if "break" in query.text:
                 raise RuntimeError("a secret of the inside")
-            super().admit(key, query, max_new_tokens)
+            super().admit(key, query, max_new_tokens, streams)
 
     with (
         running_student(tmp_path, lambda folder: Breaks()) as (_, student),

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from zlib import crc32
 
 import psutil
 import pytest
@@ -72,10 +71,6 @@ def processes() -> list[psutil.Process]:
     return [each for each in psutil.Process().children(recursive=True) if each.pid not in mine]
 
 
-def _home(pool: PoolEngine, image: bytes) -> int:
-    return crc32(image) % len(pool._workers)
-
-
 def run(engine: Engine, keys: set[int]) -> dict[int, Update]:
     """The last updates of queries that were admitted."""
     ended: dict[int, Update] = {}
@@ -98,27 +93,34 @@ def ask_until_it_answers(engine: Engine) -> str:
     return texts[0]
 
 
-def test_a_picture_has_a_process_and_who_has_much_to_do_gets_no_more(pool: PoolEngine) -> None:
-    def busy() -> list[int]:
-        return [index for index, worker in enumerate(pool._workers) if worker.asked]
+def busy(pool: PoolEngine) -> list[int]:
+    """How many queries each process has."""
+    return [len(worker.asked) for worker in pool._workers]
 
-    homes = []
-    for shade in [*range(0, 240, 15), *range(0, 240, 15)]:
-        pool.admit(0, Query((png(shade),), "where?"), 8)
-        homes += busy()
+
+def test_new_pictures_go_to_who_has_least_to_do_and_seen_ones_to_who_saw_them(pool: PoolEngine) -> None:
+    for key in range(4):  # side by side, so that both processes see some
+        pool.admit(key, Query((png(key),), "where?"), 8)
+        assert busy(pool) == [[1, 0], [1, 1], [2, 1], [2, 2]][key]
+    run(pool, set(range(4)))
+    for shade, expected in [(0, [1, 0]), (1, [0, 1]), (2, [1, 0]), (3, [0, 1]), (100, [1, 0]), (101, [1, 0])]:
+        pool.admit(0, Query((png(shade),), "and now?"), 8)  # one by one
+        assert busy(pool) == expected
         run(pool, {0})
-    assert homes[:16] == homes[16:] and set(homes) == {0, 1}
+
+
+def test_who_has_much_to_do_gets_no_more_though_it_saw_the_pictures(pool: PoolEngine) -> None:
     for key in range(4):
         pool.admit(key, query("one two three four"), 8)
-    assert sorted(len(worker.asked) for worker in pool._workers) == [1, 3]
+    assert busy(pool) == [3, 1]
     assert {update.reply.text for update in run(pool, {0, 1, 2, 3}).values() if update.reply} == {"one two three four"}
 
 
 def test_a_process_that_dies_takes_its_queries_with_it_and_is_replaced(pool: PoolEngine) -> None:
     before = {each.pid for each in processes()}
-    other = next(shade for shade in range(256) if _home(pool, png(shade)) != _home(pool, png()))
-    pool.admit(0, Query((png(),), "die"), 8)
-    pool.admit(1, Query((png(other),), "a b c"), 8)
+    pool.admit(0, Query((png(0),), "die"), 8)
+    pool.admit(1, Query((png(1),), "a b c"), 8)
+    assert busy(pool) == [1, 1]
     ended = run(pool, {0, 1})
     assert isinstance(ended[0].error, EngineLostError)
     assert ended[1].reply is not None and ended[1].reply.text == "a b c"

@@ -221,10 +221,10 @@ def test_a_question_whose_caller_left_is_never_answered(echo: tuple[App, Student
 
 def test_an_engine_that_breaks_is_an_internal_error_without_internals(tmp_path: Path) -> None:
     class Breaks(EchoEngine):
-        def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
+        def admit(self, key: int, query: Query, max_new_tokens: int, streams: bool = False) -> None:
             if "break" in query.text:
                 raise RuntimeError("a secret of the inside")
-            super().admit(key, query, max_new_tokens)
+            super().admit(key, query, max_new_tokens, streams)
 
     with running_student(tmp_path, lambda folder: Breaks()) as (_, client):
         with pytest.raises(World2VLMError, match=r"^internal error in request [0-9a-f]{32}$"):

@@ -19,7 +19,7 @@ from world2vlm.errors import InvalidInputError, UnsupportedError, World2VLMError
 from world2vlm.kserve.tensors import parse_version
 from world2vlm.tasks import TASKS
 
-OUTCOME = Outcome(Reply("yes", 1.0, 1, 1), 1, 1.0, 1.0, 2.0)
+OUTCOME = Outcome(Reply("yes", 1.0, 1, 1), 1, 1.0, 2.0)
 NAMES = [tensor.name for tensor in INPUTS]
 MESSAGES: Any = service_pb2.ModelInferRequest
 

@@ -38,8 +38,8 @@ class WellFormedEngine(EchoEngine):
 
     is_well_formed = True
 
-    def admit(self, key: int, query: Query, max_new_tokens: int) -> None:
-        super().admit(key, query, max_new_tokens)
+    def admit(self, key: int, query: Query, max_new_tokens: int, streams: bool = False) -> None:
+        super().admit(key, query, max_new_tokens, streams)
         if self.is_well_formed and query.text in FORMS:
             self._queries[key] = query, FORMS[query.text].split()
 

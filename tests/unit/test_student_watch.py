@@ -33,7 +33,7 @@ def ended(outcome: Exception | float | None) -> Future[Outcome]:
     elif isinstance(outcome, Exception):
         future.set_exception(outcome)
     else:
-        future.set_result(Outcome(Reply("yes", outcome, 1, 1), 1, 0.0, 0.0, 0.0))
+        future.set_result(Outcome(Reply("yes", outcome, 1, 1), 1, 0.0, 0.0))
     return future
 
 

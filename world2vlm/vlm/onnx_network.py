@@ -21,6 +21,39 @@ _INPUTS_BEFORE_PAST = 3
 _ERRORS_ONLY = 3
 
 
+class TableCache(RowCache):
+    """A `RowCache` in one piece, which a forward pass can take its past from at once.
+
+    Attributes:
+        table: keys and values of all layers (layers, 2, rows, heads, length, dim).
+    """
+
+    def __init__(self, layers: int, rows: int, heads: int, length: int, dim: int, like: torch.Tensor) -> None:
+        """Allocate; `like` gives dtype and device."""
+        self.table = like.new_zeros(layers, 2, rows, heads, length, dim)
+        self.keys, self.values = list(self.table[:, 0]), list(self.table[:, 1])
+
+    def past(self, rows: slice, length: int) -> torch.Tensor:
+        """The first `length` keys and values of some rows (2 layers, B, heads, length, dim), a layer's side by side."""
+        return self.table[:, :, rows, :, :length].flatten(0, 1).contiguous()
+
+    def append(self, chunk: Chunk, new: torch.Tensor) -> None:
+        """Write a chunk's keys and values (layers, 2, B, heads, C, dim) behind each row's."""
+        for index, (tokens, start) in enumerate(zip(chunk.tokens, chunk.starts, strict=True)):
+            end = start + len(tokens)
+            self.table[:, :, chunk.first + index, :, start:end] = new[:, :, index, :, : len(tokens)]
+
+    def write_prefix(self, row: int, prefix: torch.Tensor) -> int:
+        """See `RowCache.write_prefix`."""
+        length = prefix.shape[3]
+        self.table[:, :, row, :, :length] = prefix
+        return length
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """See `RowCache.move`."""
+        self.table[:, :, target, :, :length] = self.table[:, :, source, :, :length]
+
+
 class OnnxNetwork:
     """A student's two graphs on onnxruntime: a `world2vlm.vlm.network.Network`.
 
@@ -56,10 +89,10 @@ class OnnxNetwork:
     def _layers(self) -> int:
         return len(self._past) // 2
 
-    def new_cache(self, rows: int, length: int) -> RowCache:
+    def new_cache(self, rows: int, length: int) -> TableCache:
         """See `Network.new_cache`."""
         like = torch.zeros(1, device=self._device)
-        return RowCache(self._layers, rows, self._heads, length, self._dim, like)
+        return TableCache(self._layers, rows, self._heads, length, self._dim, like)
 
     def read(self, clips: Sequence[NDArray[np.uint8]]) -> list[torch.Tensor]:
         """See `Network.read`."""
@@ -70,23 +103,22 @@ class OnnxNetwork:
 
     def extend(self, cache: RowCache, chunk: Chunk) -> torch.Tensor:
         """See `Network.extend`."""
+        assert isinstance(cache, TableCache)
         count, width = len(chunk.tokens), max(map(len, chunk.tokens))
-        rows = slice(chunk.first, chunk.first + count)
-        longest = max(chunk.starts)
-        starts = torch.tensor(chunk.starts, device=self._device)
+        tokens = [[*row, *[0] * (width - len(row))] for row in chunk.tokens]
         inputs = {
-            "tokens": torch.tensor([[*row, *[0] * (width - len(row))] for row in chunk.tokens], device=self._device),
-            "starts": starts,
+            "tokens": torch.tensor(tokens, device=self._device),
+            "starts": torch.tensor(chunk.starts, device=self._device),
             "lasts": torch.tensor([len(row) - 1 for row in chunk.tokens], device=self._device),
         }
-        past = (tensor for pair in zip(cache.keys, cache.values, strict=True) for tensor in pair)
-        inputs.update((name, kept[rows, :, :longest]) for name, kept in zip(self._past, past, strict=True))
+        past = cache.past(slice(chunk.first, chunk.first + count), max(chunk.starts))
+        inputs.update(zip(self._past, past, strict=True))
         shapes = {
             "logits": (count, self._vocabulary),
             "new": (self._layers, 2, count, self._heads, width, self._dim),
         }
         logits, new = self._run(self._extend, inputs, shapes)
-        _append(cache, chunk, new)
+        cache.append(chunk, new)
         return logits
 
     def _open(self, path: Path, weights: list[str]) -> Any:
@@ -125,13 +157,3 @@ class OnnxNetwork:
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return list(results.values())
-
-
-def _append(cache: RowCache, chunk: Chunk, new: torch.Tensor) -> None:
-    """Write new keys and values (layers, 2, B, heads, C, dim) behind each row's; a short row's padding, too."""
-    count, width = new.shape[2], new.shape[4]
-    rows = torch.arange(chunk.first, chunk.first + count, device=new.device)[:, None]
-    columns = torch.tensor(chunk.starts, device=new.device)[:, None] + torch.arange(width, device=new.device)
-    for layer, (keys, values) in enumerate(new.transpose(3, 4)):
-        cache.keys[layer][rows, :, columns] = keys
-        cache.values[layer][rows, :, columns] = values
