@@ -45,7 +45,7 @@ def evaluate_checkpoint(
         digest: the dataset; empty for the one the checkpoint was trained on or, where there was none, the only one.
 
     Returns:
-        Rows for a table, the header first, and the figures: `summary`, `baselines`, `dataset`.
+        Rows for a table, the header first, and the figures: `summary`, `baselines`, `dataset`, `scenes`.
 
     Raises:
         NotFoundError: no such checkpoint or dataset.
@@ -63,9 +63,10 @@ def evaluate_checkpoint(
 
         with whole(registry, version) as folder:
             scored = score_checkpoint(folder, test, store.local("bundles"), on_progress)
-    summary = summarise(scored, baselines, 0)
-    rows = [_HEADER, *(_row(task, figures, baselines.get(task, {})) for task, figures in summary.items())]
-    return rows, {"version": version, "dataset": dataset.digest, "baselines": baselines, "summary": summary}
+    summary, scenes = summarise(scored, baselines, 0), len({item.scene for item in scored})
+    rows = [_HEADER, *(_row(task, figures, baselines.get(task, {}), scenes) for task, figures in summary.items())]
+    figures = {"version": version, "dataset": dataset.digest, "scenes": scenes}
+    return rows, {**figures, "baselines": baselines, "summary": summary}
 
 
 def export_held_out(store: Store, digest: str, out: Path, policy: Policy = STRICT) -> int:
@@ -90,13 +91,14 @@ def export_held_out(store: Store, digest: str, out: Path, policy: Policy = STRIC
     return len(test)
 
 
-def _row(task: str, figures: Mapping[str, float], baselines: Mapping[str, float]) -> Row:
+def _row(task: str, figures: Mapping[str, float], baselines: Mapping[str, float], scenes: int) -> Row:
     best = max(baselines.items(), key=lambda item: item[1], default=("", 0.0))
     return (
         task,
         f"{figures['n']:.0f}",
         f"{figures['score']:.3f}",
-        f"{figures['low']:.3f} to {figures['high']:.3f}",
+        # Resampling one scene gives that scene again.
+        f"{figures['low']:.3f} to {figures['high']:.3f}" if scenes > 1 else "one scene",
         f"{figures['skill']:.2f}",
         f"{best[1]:.3f} {best[0]}".rstrip() if best[0] else "",
         f"{figures['unparsed']:.3f}",

@@ -14,6 +14,7 @@ from teacher_service.worlds.geometric import GeometricOptions, GeometricWorld
 from tests.photo_kit import PLACES, save_places
 from tests.student_kit import TOKEN, running_student
 from tests.teacher_kit import StepWorld, serving
+from trainer.evaluating import evaluate_checkpoint
 from trainer.gathering import gather
 from trainer.pieces import NO_TRAINING, missing_pieces
 from trainer.plans import make_plan
@@ -124,6 +125,15 @@ def test_a_round_on_photographs_goes_through_every_step(finished: tuple[Site, Ap
     assert promotion["promoted"] is False
     assert promotion["reasons"][0].startswith("1 held-out place(s) are too few to be certain")
     assert outcome(state).endswith("no held-out questions of the tasks D1, D2, D3, D4")
+
+
+def test_one_held_out_place_scores_without_an_interval(finished: tuple[Site, App]) -> None:
+    site, app = finished
+    (_, *rows), figures = evaluate_checkpoint(site.store, app.registry, 2, "")
+    assert figures["scenes"] == 1 and {row[0] for row in rows} == {*A_TASKS, "macro"}
+    assert {row[3] for row in rows} == {"one scene"}
+    after = (RoundState(site.store, "night").read_step("evaluation") or {})["after"]
+    assert {row[0]: row[2] for row in rows} == {task: f"{side['score']:.3f}" for task, side in after.items()}
 
 
 def test_only_proven_key_frames_are_labelled(finished: tuple[Site, App]) -> None:
