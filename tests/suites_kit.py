@@ -18,6 +18,10 @@ from trainer.suites import Order, Query, SuiteItem, ask
 from trainer.suites.asking import Answered
 from trainer.suites.pictures import EncodedPictures
 
+WAYS = ["A. front-left", "B. front-right", "C. back-left", "D. back-right"]
+VIEWS = ["other_all_image/among/bag_002/front_039.jpg", "other_all_image/among/bag_002/left_123.jpg"]
+MOVED = "Based on these two views: in which direction did I move? A. Directly left B. Diagonally forward and right"
+
 
 def encoded(colour: tuple[int, int, int] = (200, 30, 30), form: str = "PNG") -> bytes:
     buffer = io.BytesIO()
@@ -137,3 +141,18 @@ def cube_row(name: str, question: str, truth: str, images: Sequence[str]) -> dic
         "images": list(images),
         "gt_answer": truth,
     }
+
+
+def vsi_files(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    write_video(folder / "scannet/s0.mp4")
+    write_jsonl(folder / "test.jsonl", rows)
+    return folder
+
+
+def cube_files(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    for image in VIEWS:
+        path = folder / "data" / image
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(form="JPEG"))
+    write_jsonl(folder / "data/raw/MindCube_tinybench.jsonl", rows)
+    return folder

@@ -69,7 +69,11 @@ def evaluate(
     checkpoint: Annotated[int, typer.Option(metavar="VERSION", help="The checkpoint to evaluate.")],
     benchmark: Annotated[str, typer.Option(help="Which questions: held-out, sat, vsi-bench or mindcube.")] = "held-out",
     dataset: Annotated[str, typer.Option(metavar="DIGEST", help="Whose held-out questions; default: its own.")] = "",
-    data: Annotated[Path | None, typer.Option(help="Where a published benchmark lies: its folder or file.")] = None,
+    data: Annotated[
+        str,
+        typer.Option(help="A benchmark's folder or file, or OWNER/NAME on the hub; default: its own there."),
+    ] = "",
+    revision: Annotated[str, typer.Option(help="The commit, tag or branch to fetch from the hub.")] = "",
     circular: Annotated[
         bool, typer.Option("--circular", help="Show choices in all rotations; all must be right.")
     ] = False,
@@ -87,9 +91,9 @@ def evaluate(
 
     check_benchmark(benchmark)
     if benchmark != HELD_OUT:
-        run = _suite_run(benchmark, data, circular, unshuffled, limit, seed)
+        run = _suite_run(benchmark, data, revision, circular, unshuffled, limit, seed)
         _evaluate_suite(checkpoint, run, against, out)
-    elif data or circular or unshuffled or limit or against is not None:
+    elif data or revision or circular or unshuffled or limit or against is not None:
         raise InvalidInputError(f"{HELD_OUT} takes --dataset and --out only")
     else:
         _evaluate_held_out(checkpoint, dataset, out)
@@ -131,16 +135,16 @@ def _evaluate_suite(version: int, run: "SuiteRun", against: int | None, out: Pat
         report.write(out, result, tables)
 
 
-def _suite_run(name: str, data: Path | None, circular: bool, unshuffled: bool, limit: int, seed: int) -> "SuiteRun":
+def _suite_run(
+    name: str, data: str, revision: str, circular: bool, unshuffled: bool, limit: int, seed: int
+) -> "SuiteRun":
     from trainer.suites import SUITES, Order
     from trainer.suites.running import SuiteRun
 
-    if data is None:
-        raise InvalidInputError(f"name {name}'s folder by --data; to get it: {SUITES[name].download(Path(name))}")
     if circular and unshuffled:
         raise InvalidInputError("--circular and --unshuffled exclude each other")
     order = Order.CIRCULAR if circular else Order.PUBLISHED if unshuffled else Order.SHUFFLED
-    return SuiteRun(SUITES[name], data, order, limit, seed)
+    return SuiteRun(SUITES[name], data, order, limit, seed, revision)
 
 
 def _settings() -> "TrainerSettings":

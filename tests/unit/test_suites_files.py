@@ -6,16 +6,26 @@ from typing import Any
 
 import pytest
 
-from tests.suites_kit import choice, cube_row, encoded, sat_row, vsi_row, write_jsonl, write_parquet, write_video
+from tests.suites_kit import (
+    MOVED,
+    VIEWS,
+    WAYS,
+    choice,
+    cube_files,
+    cube_row,
+    encoded,
+    sat_row,
+    vsi_files,
+    vsi_row,
+    write_parquet,
+    write_video,
+)
 from trainer.suites import SUITES, Kind, SuiteItem
 from trainer.suites.mindcube import split_choices
 from trainer.suites.pictures import PictureFiles, Video, spread
 from world2vlm.errors import InvalidInputError
 
 SAT, VSI, CUBE = SUITES["sat"], SUITES["vsi-bench"], SUITES["mindcube"]
-WAYS = ["A. front-left", "B. front-right", "C. back-left", "D. back-right"]
-VIEWS = ["other_all_image/among/bag_002/front_039.jpg", "other_all_image/among/bag_002/left_123.jpg"]
-MOVED = "Based on these two views: in which direction did I move? A. Directly left B. Diagonally forward and right"
 
 
 def test_sat(tmp_path: Path) -> None:
@@ -55,12 +65,6 @@ def test_sats_rows_span_batches(tmp_path: Path) -> None:
     assert [item.question for item in items] == [f"Q{index}?" for index in range(150)]
 
 
-def vsi_files(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    write_video(folder / "scannet/s0.mp4")
-    write_jsonl(folder / "test.jsonl", rows)
-    return folder
-
-
 def test_vsi_bench(tmp_path: Path) -> None:
     rows = [
         vsi_row(0, "object_rel_direction_hard", "C", WAYS),
@@ -97,15 +101,6 @@ def test_a_broken_video_is_named(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_bytes(b"no video")
     with pytest.raises(InvalidInputError, match=r"v\.mp4: not a video"):
         Video(tmp_path / "v.mp4").load(2)
-
-
-def cube_files(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    for image in VIEWS:
-        path = folder / "data" / image
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(form="JPEG"))
-    write_jsonl(folder / "data/raw/MindCube_tinybench.jsonl", rows)
-    return folder
 
 
 def test_mindcube(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def sat(tmp_path: Path) -> Path:
 
 
 def test_a_checkpoint_is_asked_and_compared(store: Path, sat: Path) -> None:
-    run = SuiteRun(SUITES["sat"], sat, Order.CIRCULAR)
+    run = SuiteRun(SUITES["sat"], str(sat), Order.CIRCULAR)
     tables, result = evaluate_suite(Registry(Store(store), "student"), 1, run, against=2)
     assert result["rows"]["overall"]["n"] == 6
     assert result["rows"]["overall"]["listed_first"] == 1
@@ -61,7 +61,7 @@ def test_a_video_is_cut_to_what_the_student_takes_and_the_result_says_so(store: 
     options = ["A. one", "B. two"]
     rows = [vsi_row(0, "object_counting", "3"), vsi_row(1, "object_rel_distance", "B", options)]
     write_jsonl(tmp_path / "test.jsonl", rows)
-    _, result = evaluate_suite(Registry(Store(store), "student"), 1, SuiteRun(SUITES["vsi-bench"], tmp_path))
+    _, result = evaluate_suite(Registry(Store(store), "student"), 1, SuiteRun(SUITES["vsi-bench"], str(tmp_path)))
     assert result["pictures"] == {"most": 2, "questions_cut": 2}
     assert [answer["images_used"] for answer in result["answers"]] == [2, 2]
 
@@ -92,9 +92,10 @@ def test_the_command_prints_a_table_and_writes_three_files(
     ("arguments", "says"),
     [
         (("--benchmark", "vqa"), "unknown benchmark 'vqa'; known are held-out, sat, vsi-bench, mindcube"),
-        (("--benchmark", "sat"), "by --data; to get it: hf download array/SAT"),
+        (("--benchmark", "sat", "--data", ".", "--revision", "v1"), "--revision is for data sets on the hub"),
         (("--benchmark", "sat", "--data", "nowhere"), "hf download array/SAT"),
         (("--benchmark", "sat", "--data", "x", "--circular", "--unshuffled"), "exclude each other"),
+        (("--revision", "v1"), "held-out takes --dataset and --out only"),
         (("--circular",), "held-out takes --dataset and --out only"),
     ],
 )

@@ -146,11 +146,12 @@ def test_tables_charts_and_json_hold_every_row(tmp_path: Path) -> None:
     assert shown[0][4] == "mean over orders" and "mean over orders" not in table(rows, Order.SHUFFLED)[0]
     assert {"chance", "first", "frequent", "longest", "blind", "unparsed"} <= set(shown[0])
     changes = compare(replies, replies, {})
-    result = {"suite": "sat", "version": 3, "order": "circular", "rows": rows, "answers": answers(replies)}
+    read = {"suite": "sat", "repository": "array/SAT", "revision": "2ee12e1"}
+    result = {**read, "version": 3, "order": "circular", "rows": rows, "answers": answers(replies)}
     write(tmp_path / "out/result.json", result, [shown, change_table(changes)])
     assert json.loads((tmp_path / "out/result.json").read_text()) == result
     text = (tmp_path / "out/result.md").read_text()
-    assert markdown(shown) in text and "| p |" in text
+    assert markdown(shown) in text and "| p |" in text and "array/SAT at 2ee12e1" in text
     picture = ElementTree.fromstring((tmp_path / "out/result.svg").read_text())
     labels = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert "left & <right>" in labels and OVERALL in labels

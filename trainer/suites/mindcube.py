@@ -17,6 +17,7 @@ from world2vlm.errors import InvalidInputError
 
 REPOSITORY = "MLL-Lab/MindCube"
 FILES = ("data/raw/MindCube_tinybench.jsonl", "raw/MindCube_tinybench.jsonl", "MindCube_tinybench.jsonl")
+ARCHIVES = ("data.zip",)
 
 _TYPES = {"among": "among", "around": "around", "aroundnew": "around", "rotation": "rotation"}
 _LETTER = re.compile(r"(?:^|\s)([A-Z])\.\s+")

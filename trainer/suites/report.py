@@ -66,7 +66,8 @@ def answers(answered: Sequence[Answered]) -> list[dict[str, Any]]:
 def write(out: Path, result: Mapping[str, Any], tables: Sequence[Sequence[Row]]) -> None:
     """Write the result as JSON to `out`, and beside it the tables (`.md`) and the chart (`.svg`)."""
     title = f"{result['suite']}, version {result['version']}, choices {result['order']}"
-    text = f"# {title}\n\n" + "\n".join(map(markdown, tables))
+    source = f"Questions: {result['repository']} at {result['revision']}\n\n" if result["revision"] else ""
+    text = f"# {title}\n\n{source}" + "\n".join(map(markdown, tables))
     write_atomically(out.with_suffix(".md"), text.encode())
     write_atomically(out.with_suffix(".svg"), draw(result["rows"], title).encode())
     write_atomically(out, (json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode())

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from trainer.evaluation.tables import Row
@@ -10,6 +9,7 @@ from trainer.suites import report
 from trainer.suites.answerers import Answerer, Blind
 from trainer.suites.asking import Answered, Order, ask, sample
 from trainer.suites.checkpoint import CheckpointAnswerer
+from trainer.suites.hub import locate
 from trainer.suites.items import SuiteItem
 from trainer.suites.suite import Suite
 from trainer.suites.summary import compare, summarise
@@ -24,17 +24,19 @@ class SuiteRun:
 
     Attributes:
         suite: the suite.
-        data: the folder that it was downloaded to, or one of its files.
+        data: where its files are, see `hub.locate`: a folder, a file, or a data set on the hub.
         order: in which order choices are shown.
         limit: ask a sample of so many questions; 0 = all.
         seed: of the sample, the shuffles and the intervals.
+        revision: of the data set on the hub.
     """
 
     suite: Suite
-    data: Path
+    data: str = ""
     order: Order = Order.SHUFFLED
     limit: int = 0
     seed: int = 0
+    revision: str = ""
 
 
 def evaluate_suite(
@@ -49,14 +51,20 @@ def evaluate_suite(
         against: another checkpoint, which is asked the same, for a paired comparison.
 
     Returns:
-        Tables, each with its header first, and the figures: `suite`, `version`, `order`, `seed`, `pictures` (how many
-        were shown), `rows` (see `summarise`), `answers`, and with `against` its `version` and the `changes` from it.
+        Tables, each with its header first, and the figures: `suite`, `repository` and `revision` (empty for a
+        folder), `version`, `order`, `seed`, `pictures` (how many were shown), `rows` (see `summarise`), `answers`, and
+        with `against` its `version` and the `changes` from it.
 
     Raises:
         InvalidInputError: the files are not there, with how to get them, or are broken.
-        NotFoundError: no such checkpoint.
+        NotFoundError: no such checkpoint, or no such data set on the hub.
+        UnavailableError: the files cannot be fetched from the hub.
     """
-    items = sample(run.suite.read(run.data), run.limit, run.seed)
+    for asked in (version, against):
+        if asked is not None:
+            registry.get(asked)  # before gigabytes are fetched for a checkpoint that is not there
+    located = locate(run.suite, run.data, run.revision)
+    items = sample(run.suite.read(located.path), run.limit, run.seed)
     with whole(registry, version) as folder:
         student = CheckpointAnswerer(folder)
     answered = _ask(student, items, run, f"version {version}, {run.suite.name}")
@@ -65,6 +73,8 @@ def evaluate_suite(
     tables = [report.table(rows, run.order)]
     result: dict[str, Any] = {
         "suite": run.suite.name,
+        "repository": located.repository,
+        "revision": located.revision,
         "version": version,
         "order": run.order.value,
         "seed": run.seed,

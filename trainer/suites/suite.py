@@ -20,7 +20,7 @@ class Suite:
         load: reads one such file.
         tasks: question type -> task, where the overall score is the mean over tasks and a task's the mean over its
             types; empty where it is the mean over all questions.
-        packed: whether its pictures come in archives that must be unpacked.
+        archives: what its pictures, and maybe its questions, are packed in.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Suite:
     files: tuple[str, ...]
     load: Callable[[Path], list[SuiteItem]]
     tasks: Mapping[str, str]
-    packed: bool
+    archives: tuple[str, ...]
 
     def read(self, path: Path) -> list[SuiteItem]:
         """Read the suite from the folder it was downloaded to, or from one of its files.
@@ -38,24 +38,28 @@ class Suite:
         """
         if path.is_file():
             return self.load(path)
-        found = next((match for pattern in self.files for match in sorted(path.glob(pattern))), None)
+        found = self.find(path)
         if found is None:
             raise InvalidInputError(f"{path}: no {' or '.join(self.files)} in it; get it with: {self.download(path)}")
         return self.load(found)
 
-    def download(self, path: Path) -> str:
-        """The command that downloads it to a folder."""
+    def find(self, path: Path) -> Path | None:
+        """The file with its test questions in a folder; None where there is none."""
+        return next((match for pattern in self.files for match in sorted(path.glob(pattern))), None)
+
+    def download(self, path: Path, repository: str = "") -> str:
+        """The command that downloads it to a folder, from its own or from another data set."""
         # Without archives the questions are one file of many, and the others are large.
-        only, unpack = ("", f" && (cd {path} && unzip -q '*.zip')") if self.packed else (f" {self.files[0]}", "")
-        return f"hf download {self.repository}{only} --repo-type dataset --local-dir {path}{unpack}"
+        only, unpack = ("", f" && (cd {path} && unzip -q '*.zip')") if self.archives else (f" {self.files[0]}", "")
+        return f"hf download {repository or self.repository}{only} --repo-type dataset --local-dir {path}{unpack}"
 
 
 SUITES = {
     suite.name: suite
     for suite in (
-        Suite("sat", sat.REPOSITORY, sat.FILES, sat.load, {}, packed=False),
-        Suite("vsi-bench", vsi_bench.REPOSITORY, vsi_bench.FILES, vsi_bench.load, vsi_bench.TASKS, packed=True),
-        Suite("mindcube", mindcube.REPOSITORY, mindcube.FILES, mindcube.load, {}, packed=True),
+        Suite("sat", sat.REPOSITORY, sat.FILES, sat.load, {}, archives=()),
+        Suite("vsi-bench", vsi_bench.REPOSITORY, vsi_bench.FILES, vsi_bench.load, vsi_bench.TASKS, vsi_bench.ARCHIVES),
+        Suite("mindcube", mindcube.REPOSITORY, mindcube.FILES, mindcube.load, {}, mindcube.ARCHIVES),
     )
 }
 """All suites by name."""

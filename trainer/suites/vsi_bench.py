@@ -18,6 +18,7 @@ from world2vlm.errors import InvalidInputError
 
 REPOSITORY = "nyu-visionx/VSI-Bench"
 FILES = ("test.jsonl", "test-*.parquet")
+ARCHIVES = ("arkitscenes.zip", "scannet.zip", "scannetpp.zip")
 
 DIRECTION = "object_rel_direction"
 TASKS = {
