@@ -32,6 +32,7 @@ def train(
     """
     from trainer import train_job
     from trainer.app import local_folder, tracking_of
+    from trainer.finetune.stages import is_first
     from trainer.recipes import load_recipe
     from world2vlm.checkpoints import Registry
     from world2vlm.clients.teacher import TeacherClient
@@ -66,4 +67,5 @@ def train(
         raise InvalidInputError(f"recipe {chosen.name} trains {chosen.finetune.model}: name a folder with --out")
     else:
         train_job.finetune_by(chosen, store, dataset, replay or [], out, tracking, settings.policy)
-        typer.echo(str(out))
+        if is_first():
+            typer.echo(str(out))

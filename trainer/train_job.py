@@ -1,6 +1,5 @@
 """Training outside of a round: by any recipe, on any dataset of the store."""
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -111,18 +110,19 @@ def finetune_by(
             `trainer.finetune.grpo.training.train`.
         PreconditionError: terms of a world that a dataset comes from are not acknowledged, or not known.
     """
-    from trainer.finetune.stages import train
+    from trainer.finetune.stages import is_first, train
 
     assert recipe.finetune is not None and not isinstance(recipe.grpo, GrpoConfig)
     records = recipe.select(pick_permitted(store, digest, policy).splits["train"])
     replayed = [pick_permitted(store, each, policy).splits["train"] for each in replay]
     earlier = [record for split in replayed for record in recipe.select(split)]
-    if os.environ.get("RANK", "0") != "0":  # torchrun's
+    if not is_first():
         tracking = Tracking()
     run = f"{recipe.name}-{recipe.digest[:12]}"
     with advancing(recipe.name) as on_progress, tracking.run(run, recipe.to_json(), on_progress) as tell:
         train(recipe.finetune, recipe.grpo, records, store.local("bundles"), out, tell, replay=earlier)
-    recipe.write(out)
+    if is_first():
+        recipe.write(out)
 
 
 def pretrain_by(

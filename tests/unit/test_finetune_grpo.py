@@ -22,6 +22,7 @@ from trainer.finetune.grpo.config import FinetuneGrpoConfig
 from trainer.finetune.grpo.learner import Learner
 from trainer.finetune.grpo.policy import Policy
 from trainer.finetune.grpo.training import train
+from trainer.finetune.processes import Processes
 from trainer.grpo.choices import choices
 from trainer.grpo.rollouts import Group, Rollouts
 from world2vlm.errors import DivergedError, GateRejectedError, InvalidInputError, PreconditionError
@@ -34,7 +35,7 @@ from world2vlm.vlm.fullsize.student import FamilyStudent
 from world2vlm.vlm.fullsize.vision import look
 
 FAST = FinetuneGrpoConfig(steps=4, prompts=2, tasks=("A2", "D2"), reward="strict", learning_rate=3e-3, snapshot_every=2)
-
+ALONE = Processes(0, 1, torch.device("cpu"))
 
 models, images = finetune_kit.models, finetune_kit.images
 
@@ -136,7 +137,7 @@ def _compare(asked: Asked, model: Any, records: list[TaskRecord], images: Path) 
     for lesson in lessons:
         found = asked.policy.log_probabilities(lesson)
         # As many equal weights as an answer has choices.
-        counts = (lesson.share / lesson.row.weights).round().long().tolist()
+        counts = (lesson.drawn / lesson.row.weights).round().long().tolist()
         while counts:
             packed.append(found[: counts[0]].sum().item())
             found, counts = found[counts[0] :], counts[counts[0] :]
@@ -181,7 +182,7 @@ def test_the_first_step_is_the_policy_gradient_and_has_no_divergence(
     weights = [weight for weight in asked.begun.module.parameters() if weight.requires_grad]
     expected = torch.stack([weight.grad.norm() for weight in weights if weight.grad is not None]).norm().item()
     asked.begun.module.zero_grad()
-    figures = Learner(replace(FAST, standardise=False), asked.begun, asked.policy).learn(groups, 0)
+    figures = Learner(replace(FAST, standardise=False), asked.begun, asked.policy, ALONE).learn(groups, 0)
     assert figures["kl"] == 0
     assert expected > 0 and figures["gradient"] == pytest.approx(expected, rel=1e-3)
 
@@ -301,7 +302,7 @@ def test_a_reward_that_cannot_differ_teaches_nothing(
     asked = Asked(begin(*tuned, torch.device("cpu")), images, tmp_path)
     groups = [replace(group, rewards=np.full(4, 0.5)) for group in asked.draw(records)]
     before = [weight.detach().clone() for weight in asked.begun.module.parameters()]
-    figures = Learner(FAST, asked.begun, asked.policy).learn(groups, 0)
+    figures = Learner(FAST, asked.begun, asked.policy, ALONE).learn(groups, 0)
     assert (figures["loss"], figures["kl"], figures["gradient"]) == (0, 0, 0)
     assert all(torch.equal(one, other) for one, other in zip(asked.begun.module.parameters(), before, strict=True))
 

@@ -207,10 +207,10 @@ class Even:
 
 def test_questions_that_tell_nothing_are_replaced(records: list[TaskRecord]) -> None:
     drawn, prompts = Even(), Prompts(FAST, records)
-    groups = draw_groups(replace(FAST, redraws=2), prompts, drawn, step=0)  # type: ignore[arg-type]
+    groups = draw_groups(replace(FAST, redraws=2), prompts, drawn, 0, range(4))  # type: ignore[arg-type]
     assert drawn.asked == [4, 2, 1]
     assert [group.is_telling for group in groups] == [False, True, True, True]
-    assert draw_groups(replace(FAST, redraws=0), prompts, (none := Even()), 0) and none.asked == [4]  # type: ignore[arg-type]
+    assert draw_groups(replace(FAST, redraws=0), prompts, (none := Even()), 0, range(4)) and none.asked == [4]  # type: ignore[arg-type]
 
 
 def test_it_learns_what_is_rewarded(base: Path, records: list[TaskRecord], bundles: Path, tmp_path: Path) -> None:

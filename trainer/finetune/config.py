@@ -38,6 +38,7 @@ class FinetuneConfig:
         lambda_forward, lambda_inverse: weight of the tasks that ask what will be seen (A4, D1, D2, D4), and of those
             that ask what the camera did (A1, A2, A3, D3).
         shard: where there are several processes, whether they share out the weights (FSDP2) or each hold all (DDP).
+            GRPO after it has each hold all.
         seed: of order, replay, dropout and adapters.
         snapshot_every: steps between snapshots.
     """

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import torch
 
 from trainer.finetune.packing import Example
 from trainer.finetune.prepared import Prepared, Tensors, digest
+from trainer.finetune.processes import Processes
 from world2vlm.errors import InvalidInputError
 from world2vlm.images import decode_image
 from world2vlm.records import TaskRecord
+from world2vlm.telemetry import progress
 from world2vlm.vlm.fullsize.conversation import control_tokens, encode, render, show_images
 from world2vlm.vlm.fullsize.families import Family, positions, vision_modules
 from world2vlm.vlm.fullsize.network import Seen
@@ -139,6 +142,29 @@ class Encoder:
         grids = torch.cat([tensors[GRID] for tensors, _ in kept]) if kept and GRID in kept[0][0] else None
         place = positions(self._base, self._family, ids, grids)
         return {"ids": ids.int(), "is_answer": (torch.tensor(ends) > answer).to(torch.uint8), "positions": place.int()}
+
+
+def prepare(encoder: Encoder, records: Sequence[TaskRecord], processes: Processes) -> dict[int, Entry]:
+    """Prepare this process's share of records, until the others have prepared theirs; the first shows how far it is.
+
+    Returns:
+        The share's entries, by index into the records.
+
+    Raises:
+        InvalidInputError: see `Encoder.entry`.
+        PreconditionError: another process has failed.
+    """
+    shared = range(processes.rank, len(records), processes.world)
+    found: dict[int, Entry] = {}
+    with (
+        processes.together(),
+        progress("preparing", len(shared)) if processes.rank == 0 else nullcontext() as advance,
+    ):
+        for index in shared:
+            found[index] = encoder.entry(records[index])
+            if advance is not None:
+                advance(1)
+    return found
 
 
 def _plain(settings: Any) -> dict[str, Any]:

@@ -15,8 +15,8 @@ def memory_explained(config: FinetuneConfig, *, accumulates: bool = True) -> Ite
 
     Args:
         config: the run.
-        accumulates: whether a step is as many rows as the run says, on as many devices; one device takes as many as it
-            needs otherwise.
+        accumulates: whether a step is as many rows as the run says, on as many devices; otherwise each device holds the
+            model, and takes as many rows as it needs.
 
     Raises:
         PreconditionError: it did.

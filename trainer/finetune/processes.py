@@ -4,7 +4,7 @@ Under `torchrun` every process runs the same program; alone, nothing here costs 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer.finetune.config import FinetuneConfig
 from trainer.finetune.loss import RowLoss
+from world2vlm.errors import PreconditionError
 from world2vlm.vlm.fullsize.families import Family
+
+# Of what a process says when it fails.
+_SAID_BYTES = 512
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,54 @@ class Processes:
     world: int
     device: torch.device
 
-    def wait(self) -> None:
-        """Wait until all processes are here."""
-        if self.world > 1:
-            dist.barrier()
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Go on behind the block in all processes or in none, so that nobody waits for one that has failed.
 
-    def sum(self, value: torch.Tensor) -> float:
-        """The sum of a scalar over all processes."""
-        if self.world > 1:
-            dist.all_reduce(value)
-        return value.item()
+        Within the block a process must not wait for the others.
+
+        Raises:
+            PreconditionError: another process failed within the block; the text says which, and why.
+        """
+        try:
+            yield
+        except Exception as error:
+            self._failures(str(error) or type(error).__name__)
+            raise
+        for rank, said in self._failures("").items():
+            raise PreconditionError(f"the process of rank {rank} has failed: {said}")
+
+    def sums(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Sums over all processes by name; every process gets the same, to the last bit."""
+        if self.world == 1:
+            return dict(values)
+        total = torch.tensor([*values.values()], dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return dict(zip(values, total.tolist(), strict=True))
+
+    def sum_gradients(self, weights: Iterable[nn.Parameter]) -> None:
+        """Sum the gradients of weights that every process holds whole; a weight without one counts as 0."""
+        if self.world == 1:
+            return
+        under_way: list[Any] = []
+        for weight in weights:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+            under_way.append(dist.all_reduce(weight.grad, async_op=True))
+        for each in under_way:
+            each.wait()
+
+    def _failures(self, said: str) -> dict[int, str]:
+        """What the processes that have failed say, by rank; "" of one that has not."""
+        if self.world == 1:
+            return {}
+        texts = torch.zeros(self.world, _SAID_BYTES, dtype=torch.uint8)
+        own = said.encode()[:_SAID_BYTES]
+        texts[self.rank, : len(own)] = torch.tensor([*own], dtype=torch.uint8)
+        shared = texts.to(self.device)
+        dist.all_reduce(shared)
+        found = [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in shared.tolist()]
+        return {rank: text for rank, text in enumerate(found) if text}
 
 
 def own_device() -> torch.device:
@@ -53,15 +95,20 @@ def own_device() -> torch.device:
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """Join the processes that `torchrun` started, for the length of the block; alone without it."""
+    """Join the processes that `torchrun` started, for the length of the block; alone without it.
+
+    Within another such block they are joined already, and stay so. A program has one outermost block: another one would
+    find the first one's addresses in torchrun's store, and fail or wait for ever.
+    """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = own_device()
-    if world > 1:
+    joins = world > 1 and not dist.is_initialized()
+    if joins:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(rank, world, device)
     finally:
-        if world > 1:
+        if joins:
             dist.destroy_process_group()
 
 

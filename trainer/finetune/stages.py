@@ -1,5 +1,6 @@
 """Fine-tuning, and GRPO after it where a recipe says so; each continued where a kill left it."""
 
+import gc
 import json
 import os
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def train(
 
     Args:
         finetune: the first stage; under torchrun on all devices.
-        grpo: the second, by the first process alone, while the others are done; None: there is none.
+        grpo: the second, under torchrun on all devices, too; None: there is none.
         records: see `trainer.finetune.training.train`, as for `images_root` and `replay`.
         images_root: where the images are.
         out: the new folder; with GRPO, `tuned_folder` keeps what it began with.
@@ -45,35 +46,42 @@ def train(
 
     Raises:
         PreconditionError: the fine-tuning that has ended there had other settings or data.
+        InvalidInputError: all weights are to be shared out among several processes, which GRPO does not do.
         World2VLMError: whatever else a stage raises.
     """
+    from trainer.finetune.processes import joined
     from trainer.finetune.training import train as tune
 
     if grpo is None:
         tune(finetune, records, images_root, out, on_progress, replay=replay)
         return
-    base = tuned_folder(out)
-    run = digest(finetune.to_json(), *(to_line(record) for record in (*records, *replay)))
-    if not (base / DONE_FILE).exists():
-        told = _Told(on_progress, grpo.steps)
-        means = tune(finetune, records, images_root, base, told, replay=replay)
-        if _is_first():
-            write_atomically(base / DONE_FILE, canonical_json({"run": run, "steps": told.steps, **means}).encode())
-    if not _is_first():
-        return
+    from trainer.finetune.grpo.beginning import check_held_whole
     from trainer.finetune.grpo.training import train as reinforce
 
-    before = _steps_done(base / DONE_FILE, run)
-    reinforce(
-        grpo,
-        finetune,
-        records,
-        images_root,
-        base,
-        out,
-        lambda step, steps, figures: on_progress(before + step, before + steps, figures),
-        prepared=base / ".prepared",
-    )
+    base = tuned_folder(out)
+    run = digest(finetune.to_json(), *(to_line(record) for record in (*records, *replay)))
+    with joined() as processes:
+        check_held_whole(finetune, processes)
+        if not (base / DONE_FILE).exists():
+            told = _Told(on_progress, grpo.steps)
+            means = tune(finetune, records, images_root, base, told, replay=replay)
+            done = canonical_json({"run": run, "steps": told.steps, **means})
+            with processes.together():
+                if processes.rank == 0:
+                    write_atomically(base / DONE_FILE, done.encode())
+            # What FSDP2 shared out holds on to itself, and GRPO wants its memory.
+            gc.collect()
+        before = _steps_done(base / DONE_FILE, run)
+        reinforce(
+            grpo,
+            finetune,
+            records,
+            images_root,
+            base,
+            out,
+            lambda step, steps, figures: on_progress(before + step, before + steps, figures),
+            prepared=base / ".prepared",
+        )
 
 
 def _steps_done(path: Path, run: str) -> int:
@@ -97,6 +105,6 @@ class _Told:
         self._on_progress(step, steps + self._later, figures)
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
     """Whether this is torchrun's first process, or the only one."""
     return os.environ.get("RANK", "0") == "0"

@@ -52,15 +52,9 @@ def save_state(
         tensors[name] = gather(weight)
         for key, value in optimizer.state[weight].items():
             tensors[f"{_OPTIMIZER}.{key}.{name}"] = gather(value)
-    if processes.rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        staging = folder / temporary_name()
-        try:
-            save_file(tensors, staging, metadata={"state": canonical_json(asdict(state))})
-            os.replace(staging, folder / _NAME)
-        finally:
-            staging.unlink(missing_ok=True)
-    processes.wait()
+    with processes.together():
+        if processes.rank == 0:
+            _write(folder, tensors, state)
 
 
 def load_state(
@@ -96,6 +90,16 @@ def load_state(
                 # The step count is a plain scalar, whatever the weight is.
                 optimizer.state[weight][key] = scatter_like(value, weight) if value.ndim else value
     return state.steps, state.means
+
+
+def _write(folder: Path, tensors: dict[str, torch.Tensor], state: Progressed) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = folder / temporary_name()
+    try:
+        save_file(tensors, staging, metadata={"state": canonical_json(asdict(state))})
+        os.replace(staging, folder / _NAME)
+    finally:
+        staging.unlink(missing_ok=True)
 
 
 def remove_state(folder: Path) -> None:

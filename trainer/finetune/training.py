@@ -9,7 +9,6 @@ has been run on a GPU, so flash attention has not.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from torch import nn
 
 from trainer.finetune.adapting import adapt, autocast_dtype, load, save
 from trainer.finetune.config import FinetuneConfig
-from trainer.finetune.encoding import Encoder, Entry
+from trainer.finetune.encoding import Encoder, prepare
 from trainer.finetune.loss import RowLoss
 from trainer.finetune.memory import memory_explained
 from trainer.finetune.optimizing import make_optimizer, set_rate, update
@@ -29,7 +28,6 @@ from trainer.finetune.state import Progressed, load_state, remove_state, save_st
 from trainer.progress import Progress, running_means
 from world2vlm.errors import InvalidInputError
 from world2vlm.records import TaskRecord, to_line
-from world2vlm.telemetry import progress
 
 # Of the running means.
 _MEMORY = 0.98
@@ -69,7 +67,8 @@ def train(
         InvalidInputError: no records, a missing image, a model that is none or of no known family, and whatever else
             is wrong with settings or data.
         DivergedError: loss or gradient is not finite; the last snapshot stays.
-        PreconditionError: not enough memory; the text says what to lower. Or the snapshot in `out` is another run's.
+        PreconditionError: not enough memory; the text says what to lower. Or the snapshot in `out` is another run's, or
+            another process has failed.
         UnavailableError: qlora without bitsandbytes.
     """
     if not records:
@@ -106,7 +105,8 @@ class _Run:
             autocast=autocast_dtype(config),
         )
         chosen = [*records, *(replay if config.replay else ())]
-        self._entries = self._prepare(chosen)
+        mine = prepare(self._encoder, chosen, processes)
+        self._entries = [mine.get(index) or self._encoder.entry(record) for index, record in enumerate(chosen)]
         self._weights = [record_weight(config, record) for record in chosen]
         sizes = [
             Size(entry.tokens, entry.answer_tokens, weight)
@@ -134,19 +134,6 @@ class _Run:
         self._write()
         return means
 
-    def _prepare(self, records: Sequence[TaskRecord]) -> list[Entry]:
-        """Every process prepares its share, then reads what the others have prepared."""
-        rank, world = self._processes.rank, self._processes.world
-        mine: dict[int, Entry] = {}
-        shared = range(rank, len(records), world)
-        with progress("preparing", len(shared)) if rank == 0 else nullcontext() as advance:
-            for index in shared:
-                mine[index] = self._encoder.entry(records[index])
-                if advance is not None:
-                    advance(1)
-        self._processes.wait()
-        return [mine.get(index) or self._encoder.entry(record) for index, record in enumerate(records)]
-
     def _step(self, number: int) -> dict[str, float]:
         step, world = self._steps[number], self._processes.world
         torch.manual_seed(hash((self._config.seed, number, self._processes.rank)))
@@ -159,7 +146,7 @@ class _Run:
                 loss = self._module(self._row(step, indices)) / step.total
                 (loss * world).backward()
             total += loss.detach()
-        value = self._processes.sum(total)
+        value = self._processes.sums({"loss": total.item()})["loss"]
         norm = update(self._config, self._module, self._optimizer, value, f"step {number + 1} of {len(self._steps)}")
         return {"loss": value, "rate": rate, "gradient": norm}
 
@@ -175,10 +162,10 @@ class _Run:
     def _write(self) -> None:
         source = trained(self._module) if self._config.is_adapter else _all_weights(self._module)
         state = {name.removeprefix("model."): gather(weight) for name, weight in source}
-        if self._processes.rank == 0:
-            save(self._adapted, self._processor, self._config, self._out, state)
-            remove_state(self._out)
-        self._processes.wait()
+        with self._processes.together():
+            if self._processes.rank == 0:
+                save(self._adapted, self._processor, self._config, self._out, state)
+                remove_state(self._out)
 
 
 def _all_weights(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

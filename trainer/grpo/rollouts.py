@@ -91,15 +91,24 @@ class Rollouts:
         return Group(record, clip, prompt, answers, truth, np.array(found, dtype=np.float64), probabilities)
 
 
-def draw_groups(config: GroupConfig, prompts: Prompts, rollouts: Rollouts, step: int) -> list[Group]:
+def draw_groups(
+    config: GroupConfig, prompts: Prompts, rollouts: Rollouts, step: int, wanted: Sequence[int]
+) -> list[Group]:
     """A step's groups; questions that tell nothing are replaced while redraws are left.
+
+    Args:
+        config: seed and redraws.
+        prompts: what is asked.
+        rollouts: what draws.
+        step: from 0.
+        wanted: the step's slots whose groups are drawn; the other ones change nothing about them.
 
     Raises:
         DivergedError: the student is broken: its answers have no probabilities.
     """
     groups: dict[int, Group] = {}
     for attempt in range(config.redraws + 1):
-        slots = [slot for slot in range(config.prompts) if slot not in groups or not groups[slot].is_telling]
+        slots = [slot for slot in wanted if slot not in groups or not groups[slot].is_telling]
         if not slots:
             break
         seeds = [int(np.random.SeedSequence((config.seed, step, slot, attempt)).generate_state(1)[0]) for slot in slots]
@@ -110,15 +119,35 @@ def draw_groups(config: GroupConfig, prompts: Prompts, rollouts: Rollouts, step:
                 "training can go on from its last snapshot"
             )
         groups.update(zip(slots, drawn, strict=True))
-    return [groups[slot] for slot in range(config.prompts)]
+    return [groups[slot] for slot in wanted]
 
 
-def describe(groups: Sequence[Group]) -> Mapping[str, float]:
-    """A step's `reward`, `telling` (share of groups that something can be learned from), `length` and `repetition`."""
+def tally(groups: Sequence[Group]) -> dict[str, float]:
+    """What `describe` takes: sums over groups, so that those of several processes can be added."""
     answers = [(answer, group) for group in groups for answer in group.answers]
     return {
-        "reward": float(np.mean([group.rewards for group in groups])),
-        "telling": float(np.mean([group.is_telling for group in groups])),
-        "length": sum(len(answer) for answer, _ in answers) / sum(len(group.truth) for _, group in answers),
-        "repetition": float(np.mean([repetition(answer) for answer, _ in answers])),
+        "groups": len(groups),
+        "telling": sum(group.is_telling for group in groups),
+        "answers": len(answers),
+        "reward": sum(float(group.rewards.sum()) for group in groups),
+        "tokens": sum(len(answer) for answer, _ in answers),
+        "true_tokens": sum(len(group.truth) for _, group in answers),
+        "repetition": sum(repetition(answer) for answer, _ in answers),
+    }
+
+
+def describe(sums: Mapping[str, float]) -> dict[str, float]:
+    """A step's figures.
+
+    Args:
+        sums: the tally of all of its groups.
+
+    Returns:
+        `reward`, `telling` (share of groups that something can be learned from), `length` and `repetition`.
+    """
+    return {
+        "reward": sums["reward"] / sums["answers"],
+        "telling": sums["telling"] / sums["groups"],
+        "length": sums["tokens"] / sums["true_tokens"],
+        "repetition": sums["repetition"] / sums["answers"],
     }

@@ -16,7 +16,7 @@ from trainer.grpo.guard import Guard
 from trainer.grpo.objective import advantages, choice_losses, mean_over_answers
 from trainer.grpo.policy import GroupBatch, Policy
 from trainer.grpo.prompts import Prompts
-from trainer.grpo.rollouts import Group, Rollouts, describe, draw_groups
+from trainer.grpo.rollouts import Group, Rollouts, describe, draw_groups, tally
 from trainer.optim import StudentOptimizer
 from trainer.packing import PackedStudent
 from trainer.progress import Progress, running_means
@@ -65,9 +65,9 @@ def train(
     guard = Guard(config)
     done, means = load_snapshot(out, [student.model], learner.optimizer)
     for step in range(done, config.steps):
-        groups = draw_groups(config, prompts, rollouts, step)
+        groups = draw_groups(config, prompts, rollouts, step, range(config.prompts))
         anchor = source.batch(step) if config.anchor else None
-        figures = {**describe(groups), **learner.learn(groups, anchor)}
+        figures = {**describe(tally(groups)), **learner.learn(groups, anchor)}
         means = running_means(means, figures, _MEMORY)
         on_progress(step + 1, config.steps, means)
         guard.check(step + 1, figures)

@@ -1,4 +1,4 @@
-"""What GRPO begins with: the model as its fine-tuning left it, on one device."""
+"""What GRPO begins with: the model as its fine-tuning left it, whole on the process's device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from trainer.finetune.adapting import adapt, autocast_dtype, load
 from trainer.finetune.config import FinetuneConfig
 from trainer.finetune.loss import RowLoss
+from trainer.finetune.processes import Processes
 from trainer.finetune.state import trained
 from world2vlm.errors import InvalidInputError
 from world2vlm.vlm.fullsize.families import Family, vision_modules
@@ -92,6 +93,19 @@ def begin(config: FinetuneConfig, base: Path, device: torch.device) -> Begun:
     for tower in vision_modules(loaded.model.model, loaded.family):
         tower.requires_grad_(False)
     return Begun(config, adapted, loaded.processor, loaded.family, module, written)
+
+
+def check_held_whole(config: FinetuneConfig, processes: Processes) -> None:
+    """Check that every process may hold the whole model, as GRPO wants it.
+
+    Raises:
+        InvalidInputError: all weights are trained, and are to be shared out among several processes.
+    """
+    if processes.world > 1 and config.shard and not config.is_adapter:
+        raise InvalidInputError(
+            "GRPO does not share out all weights (FSDP2) among several processes: train an adapter, or start one "
+            "process, or set shard to false where each device can hold weights, gradients and the optimiser's state"
+        )
 
 
 class Reference:

@@ -24,22 +24,22 @@ class Lesson:
     """A row of answers, with N choices in them.
 
     Attributes:
-        row: the choices are its targets; its weights say what each counts in the mean over a step's answers of the mean
-            over an answer's choices.
-        share: float32 (N,), how many of the step's answers are the one that a choice belongs to.
+        row: the choices are its targets; its weights say what each counts in the sum over answers of the mean over an
+            answer's choices.
+        drawn: float32 (N,), how often the answer was drawn that a choice belongs to.
         advantage: float32 (N,), that answer's.
         choice, token: int64 (A,), what could have been chosen: the index of a choice, and a token.
     """
 
     row: Row
-    share: torch.Tensor
+    drawn: torch.Tensor
     advantage: torch.Tensor
     choice: torch.Tensor
     token: torch.Tensor
 
     def to(self, device: torch.device) -> "Lesson":
         """The lesson with all of its tensors on a device."""
-        names = ("row", "share", "advantage", "choice", "token")
+        names = ("row", "drawn", "advantage", "choice", "token")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
@@ -48,7 +48,7 @@ class _Answer:
     group: Group
     example: Example
     choices: list[Choice]
-    share: float
+    drawn: int
     advantage: float
 
 
@@ -75,11 +75,10 @@ class Policy:
         Raises:
             InvalidInputError: a question with its answer is longer than a row.
         """
-        total = sum(len(group.answers) for group in groups)
         answers = [
             answer
             for group, better in zip(groups, advantages.tolist(), strict=True)
-            for answer in self._answers(group, better, total)
+            for answer in self._answers(group, better)
         ]
         lengths = [len(answer.example.ids) for answer in answers]
         budget = self._begun.config.row_tokens
@@ -99,15 +98,13 @@ class Policy:
         allowed[lesson.choice, lesson.token] = True
         return log_probabilities(logits, allowed, row.targets)
 
-    def _answers(self, group: Group, better: list[float], total: int) -> Iterator[_Answer]:
+    def _answers(self, group: Group, better: list[float]) -> Iterator[_Answer]:
         """A group's distinct answers, those that hold a choice."""
         for answer in dict.fromkeys(group.answers):
             constraint = self._grammars.constraint(group.record.task_type)
             if found := choices(constraint, answer, self._form.end):
-                share = group.answers.count(answer) / total
-                yield _Answer(
-                    group, self._example(group, answer, found), found, share, better[group.answers.index(answer)]
-                )
+                drawn, advantage = group.answers.count(answer), better[group.answers.index(answer)]
+                yield _Answer(group, self._example(group, answer, found), found, drawn, advantage)
 
     def _example(self, group: Group, answer: tuple[int, ...], found: Sequence[Choice]) -> Example:
         clip: Beginning = group.clip
@@ -128,10 +125,10 @@ class Policy:
         return Lesson(
             pack(
                 [answer.example for answer in answers],
-                [answer.share / len(answer.choices) for answer in answers],
+                [answer.drawn / len(answer.choices) for answer in answers],
                 pictures,
             ),
-            torch.tensor([answer.share for answer in answers]).repeat_interleave(counts),
+            torch.tensor([float(answer.drawn) for answer in answers]).repeat_interleave(counts),
             torch.tensor([answer.advantage for answer in answers]).repeat_interleave(counts),
             torch.arange(len(each)).repeat_interleave(torch.tensor([len(choice.allowed) for choice in each])),
             torch.cat([torch.from_numpy(choice.allowed) for choice in each]),

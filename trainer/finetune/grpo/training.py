@@ -1,31 +1,31 @@
 """The loop of GRPO after a fine-tuning: draw groups by the decoder that serves, learn from them, watch the guard.
 
-One process on one device: answers are not drawn by several devices yet, nor are the weights shared out. Deterministic
-in its settings, its data and the model that it begins with, and resumable as the fine-tuning is.
+Under torchrun each process holds the model, draws the answers to its share of a step's questions and learns from them;
+what is decided is decided on all processes' figures. Deterministic in its settings, its data and the model that it
+begins with, on however many processes but for rounding, and resumable as the fine-tuning is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from trainer.finetune.adapting import autocast_dtype, save
 from trainer.finetune.config import FinetuneConfig
-from trainer.finetune.encoding import Encoder
-from trainer.finetune.grpo.beginning import Begun, begin
+from trainer.finetune.encoding import Encoder, prepare
+from trainer.finetune.grpo.beginning import Begun, begin, check_held_whole
 from trainer.finetune.grpo.config import FinetuneGrpoConfig
 from trainer.finetune.grpo.learner import Learner
 from trainer.finetune.grpo.policy import Policy
 from trainer.finetune.memory import memory_explained
 from trainer.finetune.prepared import digest
-from trainer.finetune.processes import Processes, gather, own_device
+from trainer.finetune.processes import Processes, gather, joined
 from trainer.finetune.state import Progressed, load_state, remove_state, save_state
 from trainer.grpo.guard import Guard
 from trainer.grpo.prompts import Prompts
-from trainer.grpo.rollouts import Rollouts, describe, draw_groups
+from trainer.grpo.rollouts import Rollouts, describe, draw_groups, tally
 from trainer.progress import Progress, running_means
 from world2vlm.records import TaskRecord, to_line
 from world2vlm.tasks import parse_answer
-from world2vlm.telemetry import progress
 from world2vlm.vlm.fullsize.conversation import Form
 from world2vlm.vlm.fullsize.network import Seen
 from world2vlm.vlm.fullsize.student import FamilyStudent
@@ -54,7 +54,8 @@ def train(
         images_root: where the images are.
         base: what the fine-tuning wrote; also what the KL divergence is taken from.
         out: the new folder, with the same files as `base`. A snapshot in it is continued.
-        on_progress: called after each step with (step, steps, the step's figures).
+        on_progress: called after each step with (step, steps, the step's figures). Under torchrun in the first process
+            only.
         prepared: where prepared tensors are kept, to share them with the fine-tuning; by default a hidden folder in
             `out`.
 
@@ -64,16 +65,18 @@ def train(
 
     Raises:
         InvalidInputError: no question to ask, a true answer that is none, a missing image, no fine-tuning in `base`,
-            and whatever else is wrong with settings or data.
+            all weights to be shared out among several processes, and whatever else is wrong with settings or data.
         GateRejectedError: the reward is being gamed (`trainer.grpo.guard`).
         DivergedError: loss or gradient is not finite; the last snapshot stays.
         PreconditionError: not enough memory; the text says what to lower. Or the snapshot in `out` is another run's.
+            Or another process has failed.
         UnavailableError: qlora without bitsandbytes.
     """
     prompts = Prompts(config, records)
-    with memory_explained(finetune, accumulates=False):
-        run = _Run(config, finetune, prompts, images_root, base, out, prepared or out / ".prepared")
-        return run.go(on_progress)
+    with joined() as processes, memory_explained(finetune, accumulates=False):
+        check_held_whole(finetune, processes)
+        run = _Run(config, finetune, prompts, images_root, base, out, prepared or out / ".prepared", processes)
+        return run.go(on_progress if processes.rank == 0 else lambda step, steps, figures: None)
 
 
 class _Run:
@@ -88,10 +91,12 @@ class _Run:
         base: Path,
         out: Path,
         prepared: Path,
+        processes: Processes,
     ) -> None:
-        self._config, self._prompts, self._out = config, prompts, out
-        self._processes = Processes(0, 1, own_device())
-        self._begun = begin(finetune, base, self._processes.device)
+        self._config, self._prompts, self._out, self._processes = config, prompts, out, processes
+        self._slots = range(processes.rank, config.prompts, processes.world)
+        with processes.together():
+            self._begun = begin(finetune, base, processes.device)
         model, processor = self._begun.model, self._begun.processor
         # The tower stays as it is, whatever the fine-tuning did: a picture is looked at once.
         self._encoder = Encoder(
@@ -104,17 +109,15 @@ class _Run:
             autocast=autocast_dtype(finetune),
         )
         pool = prompts.pool
-        with progress("preparing", len(pool)) as advance:
-            for record in pool:
-                parse_answer(record.task_type, record.assistant)
-                self._encoder.entry(record)
-                advance(1)
+        for record in pool:
+            parse_answer(record.task_type, record.assistant)
+        prepare(self._encoder, pool, processes)
         self._digest = digest(asdict(config), finetune.to_json(), *(to_line(record) for record in pool))
         student, form = FamilyStudent(model, processor), Form.of(processor)
         self._rollouts = Rollouts(
             student, self._see, lambda answer: form.spell(processor.tokenizer, answer), config.group, config.reward
         )
-        self._learner = Learner(config, self._begun, Policy(self._begun, student.grammars, form))
+        self._learner = Learner(config, self._begun, Policy(self._begun, student.grammars, form), processes)
 
     def go(self, on_progress: Progress) -> dict[str, float]:
         """Do the steps that are not done yet, and write the result."""
@@ -124,19 +127,22 @@ class _Run:
         for step in range(done, config.steps):
             figures = self._step(step)
             means = running_means(means, figures, _MEMORY)
-            on_progress(step + 1, config.steps, dict(figures))
+            on_progress(step + 1, config.steps, figures)
             guard.check(step + 1, figures)
             if (step + 1) % config.snapshot_every == 0:
                 state = Progressed(self._digest, step + 1, means)
                 save_state(self._out, state, module, optimizer, self._processes)
-        _write(self._begun, self._out)
-        remove_state(self._out)
+        with self._processes.together():
+            if self._processes.rank == 0:
+                _write(self._begun, self._out)
+                remove_state(self._out)
         return means
 
-    def _step(self, step: int) -> Mapping[str, float]:
-        with self._begun.answering():
-            groups = draw_groups(self._config, self._prompts, self._rollouts, step)
-        return {**describe(groups), **self._learner.learn(groups, step)}
+    def _step(self, step: int) -> dict[str, float]:
+        with self._processes.together(), self._begun.answering():
+            groups = draw_groups(self._config, self._prompts, self._rollouts, step, self._slots)
+        sums = self._processes.sums(tally(groups))
+        return {**describe(sums), **self._learner.learn(groups, step)}
 
     def _see(self, record: TaskRecord) -> list[Seen]:
         return [self._encoder.seen(key) for key in self._encoder.entry(record).images]
