@@ -130,6 +130,8 @@ class Batcher:
             else:
                 (self._background if background else self._waiting).append(item)
                 self._changed.notify()
+                if self._running:
+                    slot.engine.wake()
         if not background:
             for observe in self.observers:
                 observe(slot, query, max_new_tokens, item.future)

@@ -40,6 +40,7 @@ class EchoEngine:
         self.dropped: list[int] = []
         self.serves = self.closed = False
         self._answer = answer
+        self.woken = 0
         self._queries: dict[int, tuple[Query, list[str]]] = {}
         self._said: dict[int, str] = {}
 
@@ -77,6 +78,9 @@ class EchoEngine:
         del self._queries[key], self._said[key]
         tokens = len(query.text.split()) + len(query.images)
         return Update(key, piece, Reply(" ".join(words), 1.0, tokens, len(words)))
+
+    def wake(self) -> None:
+        self.woken += 1
 
     def serve(self) -> None:
         self.serves = True

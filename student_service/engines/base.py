@@ -84,7 +84,7 @@ class EngineLostError(UnavailableError):
 class Engine(Protocol):
     """One loaded checkpoint that works on several queries at once; they come and go between steps.
 
-    All methods belong to one thread, but for `serve` and `close`.
+    All methods belong to one thread, but for `wake`, `serve` and `close`.
 
     Attributes:
         capacity: queries it works on at once.
@@ -116,6 +116,10 @@ class Engine(Protocol):
 
         The pieces of text of a query add up to its reply's text. Where it raises, all admitted queries are lost.
         """
+        ...
+
+    def wake(self) -> None:
+        """End a `step` that only waits for news, since there is more to be admitted; for other threads."""
         ...
 
     def serve(self) -> None:

@@ -84,6 +84,9 @@ class LocalEngine:
         self._looked_up["features", False] += decoder.prefixes.misses - misses
         return updates
 
+    def wake(self) -> None:
+        """See `Engine.wake`: no step waits here."""
+
     def serve(self) -> None:
         """See `Engine.serve`: in this process there is nothing to it."""
 

@@ -7,6 +7,7 @@ more to do than another gets nothing new.
 import itertools
 import logging
 import selectors
+import socket
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -28,9 +29,11 @@ from student_service.engines.worker import GONE, Assignment, work
 from world2vlm.errors import PreconditionError, UnavailableError
 
 _log = logging.getLogger(__name__)
-# How long `step` waits for news: a query that arrives meanwhile waits as long until it is sent.
+# How long `step` waits for news: who steps may have other engines, too.
 _NEWS_S = 0.002
 _END_S = 10.0
+# Calls of `wake` that are heard at once.
+_RINGS = 4096
 # Pictures of which it is known who saw them; more than a worker remembers.
 _HOMES = 4096
 # How many more queries than another the worker may have that has seen a query's pictures.
@@ -83,6 +86,10 @@ class PoolEngine:
         self._news: deque[Update] = deque()
         self._homes: LRUCache[int, _Worker] = LRUCache(_HOMES)  # by the pictures' hash
         self._selector = selectors.DefaultSelector()
+        self._alarm, self._bell = socket.socketpair()
+        for end in (self._alarm, self._bell):
+            end.setblocking(False)
+        self._selector.register(self._alarm, selectors.EVENT_READ)
         self._workers = [self._start() for _ in range(workers)]
         try:
             for worker in self._workers:
@@ -127,6 +134,11 @@ class PoolEngine:
         self._news.clear()
         return updates
 
+    def wake(self) -> None:
+        """See `Engine.wake`."""
+        with suppress(OSError):  # it rings already, or the engine is closed
+            self._bell.send(b"!")
+
     def serve(self) -> None:
         """See `Engine.serve`."""
         self._serves = True
@@ -143,6 +155,8 @@ class PoolEngine:
             worker.connection.close()
             threading.Thread(target=_reap, args=(worker.process,), name="reap", daemon=True).start()
         self._selector.close()
+        self._alarm.close()
+        self._bell.close()
 
     def _pick(self, ready: Sequence[_Worker], query: Query) -> _Worker:
         """The worker that saw the query's pictures last, or else the one with the least to do.
@@ -182,7 +196,10 @@ class PoolEngine:
 
     def _listen(self, timeout_s: float) -> None:
         for found, _ in self._selector.select(timeout_s):
-            worker: _Worker = found.data
+            worker: _Worker | None = found.data
+            if worker is None:
+                self._alarm.recv(_RINGS)
+                continue
             try:
                 head, _ = messages.unpack(worker.connection.recv_bytes())
             except GONE:

@@ -23,7 +23,7 @@ from world2vlm.checkpoints import Manifest
 from world2vlm.errors import DataCorruptedError, PreconditionError, UnavailableError, World2VLMError
 from world2vlm.images import encode_png
 
-# How long `step` waits for news: a query that arrives meanwhile waits as long until it is sent.
+# How long `step` waits for news: who steps may have other engines, too.
 _NEWS_S = 0.005
 _CLOSE_S = 5.0
 _INDEX_S = 10.0
@@ -77,7 +77,7 @@ class TritonEngine:
         self._number = number
         self._deadline_s = deadline_s
         self._asked: dict[int, _Asked] = {}
-        self._news: queue.SimpleQueue[tuple[_Asked, Update]] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[tuple[_Asked, Update] | None] = queue.SimpleQueue()
         self._closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="triton-engine", daemon=True)
@@ -103,13 +103,20 @@ class TritonEngine:
         updates: list[Update] = []
         with suppress(queue.Empty):
             while self._asked:
-                asked, update = self._news.get(timeout=0 if updates else _NEWS_S)
+                news = self._news.get(timeout=0 if updates else _NEWS_S)
+                if news is None:  # woken
+                    break
+                asked, update = news
                 # What was dropped may have left news behind, and its key may have been given out again.
                 if self._asked.get(update.key) is asked:
                     updates.append(update)
                     if update.reply is not None or update.error is not None:
                         del self._asked[update.key]
         return updates
+
+    def wake(self) -> None:
+        """See `Engine.wake`."""
+        self._news.put(None)
 
     def serve(self) -> None:
         """See `Engine.serve`: whose turn it is on its machine is Triton's affair."""

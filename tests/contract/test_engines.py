@@ -132,6 +132,19 @@ def test_text_that_nobody_waits_for_comes_with_the_reply(engine: Engine) -> None
     assert len(updates[1]) > 1
 
 
+def test_waking_it_at_any_time_loses_nothing(engine: Engine) -> None:
+    (expected,) = answer(engine, [query(QUESTIONS[1])], 8)
+    engine.wake()
+    engine.admit(0, query(QUESTIONS[1]), 8)
+    reply = None
+    while reply is None:
+        engine.wake()
+        for update in engine.step():
+            reply = update.reply
+    assert reply == expected
+    assert engine.step() == []
+
+
 def test_a_dropped_query_makes_room_and_no_noise(engine: Engine) -> None:
     (expected,) = answer(engine, [query(QUESTIONS[1])], 8)
     for key in range(engine.capacity):

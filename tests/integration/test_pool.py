@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from world2vlm.settings import StudentSettings
 
 pytestmark = pytest.mark.alone
 
+_NAP_S = 1.0
 QUESTION = "Where is the red chair?"
 
 
@@ -50,6 +52,8 @@ class _Echo(EchoEngine):
         texts = [query.text for query, _ in self._queries.values()]
         if "die" in texts:
             os.kill(os.getpid(), signal.SIGKILL)
+        if "sleep" in texts:
+            time.sleep(_NAP_S)
         if "break" in texts:
             raise RuntimeError("a secret of the inside")
         return super().step()
@@ -114,6 +118,16 @@ def test_who_has_much_to_do_gets_no_more_though_it_saw_the_pictures(pool: PoolEn
         pool.admit(key, query("one two three four"), 8)
     assert busy(pool) == [3, 1]
     assert {update.reply.text for update in run(pool, {0, 1, 2, 3}).values() if update.reply} == {"one two three four"}
+
+
+def test_a_step_that_waits_for_news_can_be_ended(pool: PoolEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("student_service.engines.pool._NEWS_S", DEADLINE_S)
+    pool.admit(0, query("sleep"), 8)
+    for _ in range(2):
+        pool.wake()
+        assert pool.step() == []
+    (update,) = pool.step()
+    assert update.reply is not None and update.reply.text == "sleep"
 
 
 def test_a_process_that_dies_takes_its_queries_with_it_and_is_replaced(pool: PoolEngine) -> None:

@@ -99,6 +99,16 @@ def test_cancelling_stops_a_running_query_and_then_frees_its_slot(batcher: Batch
     assert len(engine.dropped) == 1
 
 
+def test_an_engine_that_may_be_waiting_for_news_hears_of_what_comes(batcher: Batcher, engine: EchoEngine) -> None:
+    slot = Slot(1, engine)
+    hold_up(batcher, slot, engine)
+    assert engine.woken == 0
+    later = batcher.submit(slot, query("later"), 8)
+    assert engine.woken == 1
+    engine.gate.set()
+    assert later.result(DEADLINE_S).reply.text == "later"
+
+
 def test_a_bad_query_fails_alone(batcher: Batcher, engine: EchoEngine) -> None:
     slot = Slot(1, engine)
     hold_up(batcher, slot, engine)
