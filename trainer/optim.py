@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from trainer.muon import Muon
 from trainer.optim_config import OptimConfig
 from world2vlm.errors import DivergedError
 
@@ -23,14 +24,7 @@ class StudentOptimizer:
         plain = {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0}
         self._optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW([decayed, plain], lr=config.adam_lr, betas=(0.9, 0.98)),
-            torch.optim.Muon(
-                matrices,
-                lr=config.muon_lr,
-                weight_decay=config.weight_decay,
-                momentum=0.95,
-                nesterov=True,
-                adjust_lr_fn="original",
-            ),
+            Muon(matrices, config.muon_lr, config.weight_decay),
         ]
         self._base = [[group["lr"] for group in optimizer.param_groups] for optimizer in self._optimizers]
         self._parameters = [p for _, p in named]
