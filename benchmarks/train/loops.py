@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import mean, median
 from time import perf_counter, process_time
 from typing import Any
@@ -26,9 +27,10 @@ from world2vlm.clients.teacher import TeacherClient
 from world2vlm.datasets import Dataset, pick_dataset
 from world2vlm.records import TaskRecord
 from world2vlm.scoring import score
-from world2vlm.settings import TeacherSettings
+from world2vlm.settings import StudentSettings, TeacherSettings
 from world2vlm.store import Store
 from world2vlm.vlm import StudentModel
+from world2vlm.vlm.onnx_student import OnnxStudent
 
 ALONE = "student alone"
 SHARE_OF_TIME = 1 / 50
@@ -42,6 +44,19 @@ _TEACHER = {
     "WORLD2VLM_WITH_GATES": "false",
     "WORLD2VLM_WORLD_OPTIONS": '{"geometric": {"inpaint_model": "none"}}',
 }
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint, loaded twice: on onnxruntime to answer, as the service does on a CPU, on torch to look."""
+
+    answering: OnnxStudent
+    looking: StudentModel
+
+    @classmethod
+    def load(cls, folder: Path) -> "Checkpoint":
+        """Load a checkpoint folder."""
+        return cls(OnnxStudent.load(folder, StudentSettings.load().onnx_cache), StudentModel.load(folder))
 
 
 @dataclass
@@ -88,8 +103,8 @@ def compare_loops(root: str, version: int, questions: int, calibration: int) -> 
     registry = Registry(store, "student")
     version = version or max(registry.versions())
     students = {
-        "base": StudentModel.load(BASE_STUDENT),
-        "trained": StudentModel.load(registry.fetch(version)),
+        "base": Checkpoint.load(BASE_STUDENT),
+        "trained": Checkpoint.load(registry.fetch(version)),
     }
     test = sorted(select_test(dataset.splits["test"], questions, _SEED), key=lambda record: str(record.meta["scene"]))
     fitting = select_test(dataset.splits["calibration"], calibration, _SEED)
@@ -146,17 +161,16 @@ class TrueDepth:
         return self._known[1]
 
 
-def _alone(name: str, students: Mapping[str, StudentModel]) -> Side:
-    reader = Reader(students[name])
+def _alone(name: str, students: Mapping[str, Checkpoint]) -> Side:
+    reader = Reader(students[name].answering)
     return Side(lambda case: reader.direct(case.question, case.images), lambda: (0, 0, reader.questions), name)
 
 
-def _looped(
-    name: str, students: Mapping[str, StudentModel], world: World, labelled: Sequence[tuple[Case, str]]
-) -> Side:
-    ways = fit(Looper(students[name], world), labelled)
+def _looped(name: str, students: Mapping[str, Checkpoint], world: World, labelled: Sequence[tuple[Case, str]]) -> Side:
+    student = students[name]
+    ways = fit(Looper(student.looking, student.answering, world), labelled)
     print(f"{name} student: {', '.join(f'{task} {way.name} from {way.threshold:.3g}' for task, way in ways.items())}")
-    looper = Looper(students[name], world, ways)
+    looper = Looper(student.looking, student.answering, world, ways)
     counted = looper.world
     return Side(
         looper.answer,

@@ -59,7 +59,7 @@ def test_a_gate_that_rejects_ends_nothing(bundles: Path, records: list[TaskRecor
     settings = TeacherSettings(port=0, metrics_port=-1, min_clearance_m=0.5, min_object_area=0)
     case = read_case(bundles, question(records, "A1", 1, 2))
     with in_background(settings) as port, TeacherClient(f"127.0.0.1:{port}", timeout=60) as client:
-        looper = Looper(StudentModel.load(BASE_STUDENT), SceneWorld(client))
+        looper = Looper(StudentModel.load(BASE_STUDENT), StudentModel.load(BASE_STUDENT), SceneWorld(client))
         answer = looper.answer(case)
     assert answer.startswith("move ")
     assert looper.world.calls > 5  # four roll-outs and the proposal, had nothing been rejected
@@ -68,4 +68,4 @@ def test_a_gate_that_rejects_ends_nothing(bundles: Path, records: list[TaskRecor
 def test_a_teacher_that_is_gone_is_unavailable(bundles: Path, records: list[TaskRecord]) -> None:
     case = read_case(bundles, question(records, "A1", 1, 2))
     with TeacherClient("127.0.0.1:1", timeout=5) as client, pytest.raises(UnavailableError):
-        Looper(StudentModel.load(BASE_STUDENT), SceneWorld(client)).answer(case)
+        Looper(StudentModel.load(BASE_STUDENT), StudentModel.load(BASE_STUDENT), SceneWorld(client)).answer(case)

@@ -87,7 +87,7 @@ def test_a_case_knows_nothing_of_the_answer_or_of_the_second_camera(
     content["traj_params"]["actions"] = "move forward 9 meters"
     path.write_text(json.dumps(content), encoding="utf-8")
     lying = replace(record, assistant="turn right 50 degrees; move left 1 meters", meta={**record.meta, "actions": "?"})
-    loops = [Looper(student(), Room(), breadth=Breadth(magnitudes=1)) for _ in range(2)]
+    loops = [Looper(student(), student(), Room(), breadth=Breadth(magnitudes=1)) for _ in range(2)]
     honest, altered = read_case(bundles, record), read_case(tmp_path, lying)
     assert loops[0].answer(honest) == loops[1].answer(altered)
     assert (honest.question, honest.start.png) == (altered.question, altered.start.png)
@@ -128,14 +128,14 @@ def test_the_proposal_is_tried_beside_the_grid(bundles: Path, records: list[Task
 
 def test_where_every_path_is_rejected_the_student_answers_alone(bundles: Path, records: list[TaskRecord]) -> None:
     model = student()
-    looper = Looper(model, Closed())
+    looper = Looper(model, model, Closed())
     for task in ("A1", "A3", "D1", "D2"):
         case = read_case(bundles, next(r for r in records if r.task_type == task))
         assert looper.answer(case) == looper.reader.direct(case.question, case.images)
 
 
 def test_every_task_gets_an_answer_of_its_form(bundles: Path, records: list[TaskRecord], base: StudentModel) -> None:
-    looper = Looper(base, Room(), breadth=Breadth(magnitudes=1))
+    looper = Looper(base, base, Room(), breadth=Breadth(magnitudes=1))
     seen = {record.task_type: record for record in records}
     assert seen.keys() == TASKS.keys()
     for task, record in seen.items():
@@ -147,17 +147,17 @@ def test_every_way_answers_in_its_task_s_form(
     bundles: Path, records: list[TaskRecord], base: StudentModel, task: str, way: str
 ) -> None:
     record = next(r for r in records if r.task_type == task)
-    parse_answer(task, Looper(base, Room(), {task: Way(way)}).answer(read_case(bundles, record)))
+    parse_answer(task, Looper(base, base, Room(), {task: Way(way)}).answer(read_case(bundles, record)))
 
 
 def test_ways_are_chosen_by_the_labels(bundles: Path, records: list[TaskRecord], base: StudentModel) -> None:
     claims = [(read_case(bundles, r), r.assistant) for r in records if r.task_type == "A4"]
-    looper = Looper(base, Room())
+    looper = Looper(base, base, Room())
     ways = fit(looper, claims)
     assert set(ways) == {"A4"}
-    fitted = Looper(base, Room(), ways)
+    fitted = Looper(base, base, Room(), ways)
     assert [fitted.answer(case) for case, _ in claims] == [answer for _, answer in claims]
-    assert fit(Looper(student(), Closed()), claims) == {}
+    assert fit(Looper(student(), student(), Closed()), claims) == {}
 
 
 @pytest.mark.parametrize(

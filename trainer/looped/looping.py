@@ -12,6 +12,7 @@ from world2vlm.actions import Primitive
 from world2vlm.errors import GateRejectedError
 from world2vlm.tasks import format_answer, parse_answer
 from world2vlm.vlm import StudentModel
+from world2vlm.vlm.answering import Student
 
 _MOVES = (Primitive.FORWARD, Primitive.BACKWARD, Primitive.LEFT, Primitive.RIGHT)
 _TURNS = (Primitive.TURN_LEFT, Primitive.TURN_RIGHT)
@@ -33,6 +34,7 @@ class Looper:
 
     Args:
         student: who looks.
+        answering: who is asked: the same checkpoint on whatever runs it fastest.
         world: who imagines.
         ways: by forward task, see `trainer.looped.fitting`; the first of `WAYS` where a task is missing.
         breadth: of the search.
@@ -45,12 +47,13 @@ class Looper:
     def __init__(
         self,
         student: StudentModel,
+        answering: Student,
         world: World,
         ways: Mapping[str, Way] | None = None,
         breadth: Breadth | None = None,
     ) -> None:
         self.world = CountedWorld(world)
-        self.reader = Reader(student)
+        self.reader = Reader(answering)
         self.sight = BySight(student)
         self._ways = dict(ways or {})
         self._breadth = breadth or Breadth()

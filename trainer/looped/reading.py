@@ -6,7 +6,8 @@ from trainer.perception import COLOURS
 from world2vlm.boxes import Box, parse_box
 from world2vlm.errors import InvalidInputError
 from world2vlm.tasks import Question, get_task
-from world2vlm.vlm import Generation, Prompt, StudentModel
+from world2vlm.vlm import Generation, Prompt
+from world2vlm.vlm.answering import Student
 
 
 class Reader:
@@ -16,7 +17,7 @@ class Reader:
         questions: that were asked.
     """
 
-    def __init__(self, student: StudentModel) -> None:
+    def __init__(self, student: Student) -> None:
         self._student = student
         self.questions = 0
 
