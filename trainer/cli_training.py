@@ -16,9 +16,9 @@ def train(
     ] = "",
     parent: Annotated[int, typer.Option(metavar="VERSION", help="What to begin with; default: what serves.")] = 0,
     replay: Annotated[
-        list[str] | None, typer.Option(metavar="DIGEST", help="Earlier datasets for a [finetune] recipe's replay.")
+        list[str] | None, typer.Option(metavar="DIGEST", help="Earlier datasets for a `finetune` recipe's replay.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for what a [finetune] or [base] recipe trains.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for what a `finetune` or `base` recipe trains.")] = None,
     steps: Annotated[int, typer.Option(min=0, help="Steps of the first stage; 0: as the recipe says.")] = 0,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
     dry_run: Annotated[
@@ -27,8 +27,8 @@ def train(
 ) -> None:
     """Train by a recipe and publish the checkpoint; `evaluate` and `checkpoints promote` are what comes next.
 
-    A [finetune] or [base] recipe writes a folder instead; the latter needs a running teacher, and no dataset. Where
-    [grpo] follows [finetune], what it began with stays in a folder beside the named one, which ends in -sft.
+    A `finetune` or `base` recipe writes a folder instead; the latter needs a running teacher, and no dataset. Where
+    `grpo` follows `finetune`, what it began with stays in a folder beside the named one, which ends in -sft.
     """
     from trainer import train_job
     from trainer.app import local_folder, tracking_of

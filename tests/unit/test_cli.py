@@ -1,12 +1,17 @@
 import json
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from world2vlm import __version__
+from world2vlm.cli import build_app
 from world2vlm.tasks import TASKS
 
 ANSWERS = {
@@ -47,6 +52,20 @@ def test_help_is_quick_and_names_all_shared_commands() -> None:
     assert done.returncode == 0
     for command in ("demo", "up", "ask", "score", "serve"):
         assert command in done.stdout
+
+
+def test_no_help_has_words_in_brackets() -> None:
+    """They would be taken for markup and left out."""
+
+    def helps(command: Any) -> Iterator[str]:
+        yield command.help or ""
+        yield from (getattr(option, "help", None) or "" for option in command.params)
+        for inner in getattr(command, "commands", {}).values():
+            yield from helps(inner)
+
+    found = list(helps(typer.main.get_command(build_app())))
+    assert len(found) > 50
+    assert not [text for text in found if re.search(r"\[[a-z]", text)]
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
