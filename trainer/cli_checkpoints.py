@@ -88,15 +88,18 @@ def evaluate(
     --data and what follows are for published benchmarks; with --out these also leave tables (.md) and a chart (.svg).
     """
     from trainer.evaluating import HELD_OUT, check_benchmark
+    from world2vlm.telemetry import configure_logging
 
+    settings = _settings()
+    configure_logging(settings.log_format, settings.log_level)
     check_benchmark(benchmark)
     if benchmark != HELD_OUT:
         run = _suite_run(benchmark, data, revision, circular, unshuffled, limit, seed)
-        _evaluate_suite(checkpoint, run, against, out)
+        _evaluate_suite(settings, checkpoint, run, against, out)
     elif data or revision or circular or unshuffled or limit or against is not None:
         raise InvalidInputError(f"{HELD_OUT} takes --dataset and --out only")
     else:
-        _evaluate_held_out(checkpoint, dataset, out)
+        _evaluate_held_out(settings, checkpoint, dataset, out)
 
 
 def export_held_out(
@@ -112,24 +115,25 @@ def export_held_out(
     typer.echo(f"{count} questions in {out}")
 
 
-def _evaluate_held_out(version: int, digest: str, out: Path | None) -> None:
+def _evaluate_held_out(settings: "TrainerSettings", version: int, digest: str, out: Path | None) -> None:
     from trainer.evaluating import evaluate_checkpoint
     from trainer.evaluation import markdown
     from world2vlm.store import Store
 
-    settings = _settings()
     rows, figures = evaluate_checkpoint(Store(settings.store), _registry(settings), version, digest)
     typer.echo(markdown(rows), nl=False)
     if out is not None:
         out.write_text(json.dumps(figures, indent=2), encoding="utf-8")
 
 
-def _evaluate_suite(version: int, run: "SuiteRun", against: int | None, out: Path | None) -> None:
+def _evaluate_suite(
+    settings: "TrainerSettings", version: int, run: "SuiteRun", against: int | None, out: Path | None
+) -> None:
     from trainer.evaluation import markdown
     from trainer.suites import report
     from trainer.suites.running import evaluate_suite
 
-    tables, result = evaluate_suite(_registry(_settings()), version, run, against)
+    tables, result = evaluate_suite(_registry(settings), version, run, against)
     typer.echo("\n".join(map(markdown, tables)), nl=False)
     if out is not None:
         report.write(out, result, tables)

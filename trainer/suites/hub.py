@@ -1,5 +1,6 @@
 """Suites from the Hugging Face hub: fetched into the hub's own cache, then read like any folder."""
 
+import logging
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from trainer.suites.archives import unpack
 from trainer.suites.suite import Suite
 from world2vlm.errors import InvalidInputError, NotFoundError, UnavailableError
 
+_log = logging.getLogger(__name__)
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -81,6 +83,7 @@ def _download(suite: Suite, repository: str, revision: str) -> Path:
     from huggingface_hub.utils.tqdm import tqdm
 
     # Bars on a terminal only: elsewhere they would fill a log.
+    _log.info("fetching %s from the hub, or looking whether all of it is in %s", repository, constants.HF_HUB_CACHE)
     bars: Any = partial(tqdm, disable=None)
     try:
         return Path(
