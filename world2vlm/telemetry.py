@@ -21,6 +21,8 @@ SECONDS = Histogram("world2vlm_request_seconds", "Seconds from a call's start to
 
 _PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _PROGRESS_EVERY_S = 5.0
+# The hub's clients: a line for each request, with the signed address of each file.
+_CHATTY = ("httpx", "httpx2")
 
 Advance = Callable[[int], None]
 
@@ -77,6 +79,8 @@ def configure_logging(log_format: Literal["plain", "json"] = "plain", level: str
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(_PLAIN))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def serve_metrics(port: int, host: str = "127.0.0.1") -> int | None:
