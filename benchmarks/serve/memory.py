@@ -16,7 +16,8 @@ from benchmarks.serve.usage import Usage, peak_of
 
 _SWAPS = 3
 _ENOUGH_S = 600.0
-_RATE = 4.0
+# Questions a second, times megabytes of weights: a student answers the slower the heavier it is.
+_RATE_MB = 800.0
 _SLICE_S = 1.0
 # The cache of keys and values is next to nothing beside full-size weights; here it would not be.
 _SETTINGS = {"MAX_BATCH": 2, "MAX_QUESTION_TOKENS": 160}
@@ -29,16 +30,16 @@ def measure_memory(folder: Path, items: Sequence[Item], megabytes: float) -> Par
     beside it and nothing more. What a process takes beside its weights counts, too: the heavier they are, the less.
     """
     first, second = (checkpoints.heavy(folder / name, megabytes, seed) for seed, name in enumerate(("one", "two")))
-    weights = checkpoints.weight_bytes(first)
+    weights, rate = checkpoints.weight_bytes(first), _RATE_MB / megabytes
     peaks, after, failed = list[float](), list[float](), 0
     with ours(folder, first, _SETTINGS) as side, controller(side) as control:
         checkpoints.publish(folder / "store", second, "second")
-        asyncio.run(_while_asked(side, items, lambda: control.swap(2, _ENOUGH_S)))  # what grows once is grown
+        asyncio.run(_while_asked(side, items, rate, lambda: control.swap(2, _ENOUGH_S)))  # what grows once is grown
         before = Usage.of(side.pid).memory
         for number in range(_SWAPS):
             version = 1 + number % 2
             with peak_of(side.pid) as peak:
-                failed += asyncio.run(_while_asked(side, items, partial(control.swap, version, _ENOUGH_S)))
+                failed += asyncio.run(_while_asked(side, items, rate, partial(control.swap, version, _ENOUGH_S)))
             peaks.append(1 + (peak.memory - before) / weights)
             after.append(1 + (Usage.of(side.pid).memory - before) / weights)
     figures = {
@@ -56,17 +57,17 @@ def measure_memory(folder: Path, items: Sequence[Item], megabytes: float) -> Par
     return Part(figures, claims)
 
 
-async def _while_asked(side: Side, items: Sequence[Item], change: Callable[[], object]) -> int:
+async def _while_asked(side: Side, items: Sequence[Item], rate: float, change: Callable[[], object]) -> int:
     """Ask a few questions a second during a change and after it; returns how many of its questions failed."""
     asker = side.connect(items)
     failed = 0
     try:
         changing = asyncio.ensure_future(asyncio.to_thread(change))
         while not changing.done():
-            asked = await steady(asker, len(items), _RATE, _SLICE_S)
+            asked = await steady(asker, len(items), rate, _SLICE_S)
             failed += len(asked.samples) - len(asked.of(OK))
         await changing
-        await steady(asker, len(items), _RATE, _SLICE_S)
+        await steady(asker, len(items), rate, _SLICE_S)
     finally:
         await asker.close()
     return failed
