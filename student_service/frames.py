@@ -10,6 +10,9 @@ from PIL import Image
 
 from world2vlm.images import decode_image
 
+# Each way: a camera's picture that is decoded no finer gives the same frame but for .15 of 255 levels.
+_PIXELS_PER_PIXEL = 2
+
 
 class _Sized(Protocol):
     @property
@@ -28,6 +31,7 @@ class Frames(Generic[Frame]):
         to_frame: makes of an RGB picture what the student reads.
         max_image_bytes, max_image_pixels: of one picture, see `decode_image`.
         max_bytes: of the frames kept.
+        side: of the frames, in pixels; 0 where it depends on the picture.
     """
 
     def __init__(
@@ -36,9 +40,10 @@ class Frames(Generic[Frame]):
         max_image_bytes: int,
         max_image_pixels: int,
         max_bytes: int,
+        side: int = 0,
     ) -> None:
         self._to_frame = to_frame
-        self._limits = max_image_bytes, max_image_pixels
+        self._limits = max_image_bytes, max_image_pixels, _PIXELS_PER_PIXEL * side
         self._known: LRUCache[bytes, Frame] = LRUCache(max_bytes, getsizeof=lambda frame: frame.nbytes)
 
     def read(self, data: bytes) -> tuple[Frame, bool]:

@@ -41,7 +41,9 @@ class LocalEngine:
         self.capacity = sizes.batch
         self._sizes = sizes
         self._looked_up: LookedUp = Counter() if looked_up is None else looked_up
-        self._frames = Frames(student.to_frame, sizes.image_bytes, sizes.image_pixels, student.frame_bytes)
+        self._frames = Frames(
+            student.to_frame, sizes.image_bytes, sizes.image_pixels, student.frame_bytes, student.frame_side
+        )
         self._student: Student | None = student
         self._decoder: Decoder | None = student.decoder(sizes.batch, sizes.question_tokens, sizes.new_tokens)
         self._answers: dict[int, _Answer] = {}

@@ -53,6 +53,29 @@ def test_exif_orientation_is_applied() -> None:
     assert decode_image(encoded(Image.fromarray(PIXELS), "JPEG", exif=exif)).size == (20, 30)
 
 
+SMOOTH = Image.fromarray(PIXELS).resize((640, 480), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(
+    ("side", "size"), [(0, (640, 480)), (481, (640, 480)), (240, (320, 240)), (121, (320, 240)), (60, (80, 60))]
+)
+def test_no_more_of_a_jpeg_is_decoded_than_is_needed(side: int, size: tuple[int, int]) -> None:
+    data = encoded(SMOOTH, "JPEG", quality=95)
+    decoded = decode_image(data, least_side=side)
+    assert decoded.size == size
+    small = [np.asarray(each.resize((40, 30), Image.Resampling.BICUBIC), float) for each in (decoded, SMOOTH)]
+    assert np.abs(small[0] - small[1]).mean() < 2
+    with pytest.raises(InvalidInputError, match="broken"):
+        decode_image(data[: len(data) // 2], least_side=side)
+
+
+def test_a_smaller_jpeg_is_upright_too_and_a_png_is_whole() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode_image(encoded(SMOOTH, "JPEG", exif=exif), least_side=100).size == (120, 160)
+    assert decode_image(encoded(SMOOTH, "PNG"), least_side=100).size == (640, 480)
+
+
 @pytest.mark.parametrize(
     ("size", "pixels"), [((8000, 8000), 40_000_000), ((20000, 10000), 40_000_000), ((30, 20), 599)]
 )

@@ -1,5 +1,7 @@
 """Frames are kept by their pictures' content, up to so many bytes, and pictures are checked like any other."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,3 +55,20 @@ def test_a_bad_picture_is_refused_every_time() -> None:
             known.read(png(10)[: len(png(10)) // 2])
     with pytest.raises(InvalidInputError, match="pixels"):
         known.read(encode_picture(picture().resize((200, 200))))
+
+
+def test_a_camera_s_picture_gives_the_frame_that_all_its_pixels_give() -> None:
+    camera = picture().resize((640, 480), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    camera.save(buffer, "JPEG", quality=90)
+    seen: list[tuple[int, int]] = []
+
+    def to_frame(image: Image.Image) -> Frame:
+        seen.append(image.size)
+        return np.asarray(image.resize((96, 96), Image.Resampling.BICUBIC))
+
+    whole, less = (
+        Frames(to_frame, 1 << 20, 1 << 20, 1 << 20, side).read(buffer.getvalue())[0].astype(int) for side in (0, 96)
+    )
+    assert seen == [(640, 480), (320, 240)]
+    assert np.abs(whole - less).mean() < 0.5

@@ -78,9 +78,11 @@ class Student(ABC):
 
     Attributes:
         frame_bytes: of pictures in the form that it reads that are worth keeping.
+        frame_side: of pictures in that form, in pixels; 0 where it depends on the picture.
     """
 
     frame_bytes = 16 << 20
+    frame_side = 0
 
     def __init__(self, temperatures: Mapping[str, float] | None = None) -> None:
         self.temperatures = dict(temperatures or {})

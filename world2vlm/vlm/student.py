@@ -40,6 +40,7 @@ class ClipStudent(Student):
     def __init__(self, processor: ClipProcessor, temperatures: Mapping[str, float] | None = None) -> None:
         super().__init__(temperatures)
         self.processor = processor
+        self.frame_side = processor.frame_size
 
     def to_frame(self, image: Image.Image) -> NDArray[np.uint8]:
         """See `Student.to_frame`."""
