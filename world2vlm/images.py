@@ -30,8 +30,8 @@ def decode_image(
         data: the encoded image.
         max_bytes: of the encoded image at most.
         max_pixels: of the decoded image at most.
-        least_side: of a JPEG whose sides are twice or more as long, only a half, a quarter or an eighth is decoded,
-            which takes as much less time; 0 = all of it.
+        least_side: a JPEG is decoded at a half, a quarter or an eighth of its size where both sides stay so long, in
+            pixels, which takes less time; 0 = at its size.
 
     Raises:
         InvalidInputError: empty, too large, truncated, animated, one channel of more than 8 bits, or none of the three
