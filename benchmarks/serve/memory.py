@@ -9,7 +9,7 @@ from statistics import median
 from benchmarks.serve import checkpoints
 from benchmarks.serve.asking import OK
 from benchmarks.serve.findings import Claim, Part
-from benchmarks.serve.load import steady
+from benchmarks.serve.load import Asked, steady
 from benchmarks.serve.questions import Item
 from benchmarks.serve.sides import Side, controller, ours
 from benchmarks.serve.usage import Usage, peak_of
@@ -18,7 +18,8 @@ _SWAPS = 3
 _ENOUGH_S = 600.0
 # Questions a second, times megabytes of weights: a student answers the slower the heavier it is.
 _RATE_MB = 800.0
-_SLICE_S = 1.0
+# Questions between two looks at whether the swap has ended; with a single one there would be no pause at all.
+_SLICE = 4
 # The cache of keys and values is next to nothing beside full-size weights; here it would not be.
 _SETTINGS = {"MAX_BATCH": 2, "MAX_QUESTION_TOKENS": 160}
 
@@ -58,16 +59,15 @@ def measure_memory(folder: Path, items: Sequence[Item], megabytes: float) -> Par
 
 
 async def _while_asked(side: Side, items: Sequence[Item], rate: float, change: Callable[[], object]) -> int:
-    """Ask a few questions a second during a change and after it; returns how many of its questions failed."""
+    """Ask questions at a rate during a change and after it; returns how many of them failed."""
     asker = side.connect(items)
-    failed = 0
+    slices: list[Asked] = []
     try:
         changing = asyncio.ensure_future(asyncio.to_thread(change))
         while not changing.done():
-            asked = await steady(asker, len(items), rate, _SLICE_S)
-            failed += len(asked.samples) - len(asked.of(OK))
+            slices.append(await steady(asker, len(items), rate, _SLICE / rate))
         await changing
-        await steady(asker, len(items), rate, _SLICE_S)
+        slices.append(await steady(asker, len(items), rate, _SLICE / rate))
     finally:
         await asker.close()
-    return failed
+    return sum(len(each.samples) - len(each.of(OK)) for each in slices)
