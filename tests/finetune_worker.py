@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests import gloo_threads
 from trainer.finetune.config import FinetuneConfig
 from trainer.finetune.training import train
 from world2vlm.records import read_records
@@ -33,4 +34,5 @@ def main(payload: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    gloo_threads.none_are_left_at_exit()
     main(json.loads(sys.argv[-1]))

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests import gloo_threads
 from trainer.finetune import stages
 from trainer.finetune.config import FinetuneConfig
 from trainer.finetune.grpo.config import FinetuneGrpoConfig
@@ -51,4 +52,5 @@ def perform(root: Path, run: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    gloo_threads.none_are_left_at_exit()
     main(json.loads(sys.argv[-1]))

@@ -3,6 +3,8 @@
 Under `torchrun` every process runs the same program; alone, nothing here costs anything.
 """
 
+import atexit
+import gc
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -105,11 +107,23 @@ def joined() -> Iterator[Processes]:
     joins = world > 1 and not dist.is_initialized()
     if joins:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(_let_go, [dist.group.WORLD])
     try:
         yield Processes(rank, world, device)
     finally:
         if joins:
             dist.destroy_process_group()
+
+
+def _let_go(held: list[Any]) -> None:
+    """End gloo's threads, which end with the last reference to their group.
+
+    One that drops a tensor while the interpreter shuts down would end the process with SIGABRT (pytorch#190489; Python
+    3.14 is without it). The last reference is the held one: Python, which drops it, waits for the threads without the
+    interpreter's lock, which they may need.
+    """
+    gc.collect()
+    held.clear()
 
 
 def distribute(loss: RowLoss, config: FinetuneConfig, family: Family, processes: Processes) -> nn.Module:
@@ -124,6 +138,8 @@ def distribute(loss: RowLoss, config: FinetuneConfig, family: Family, processes:
         # Towers have layers after the one whose output is used.
         return DistributedDataParallel(loss, find_unused_parameters=not config.freeze_vision)
     mesh = init_device_mesh(processes.device.type, (processes.world,))
+    # DTensor's caches keep every mesh for good, and a mesh its group, for torch.compile alone; see `_let_go`.
+    mesh._pg_registry.clear()
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if config.dtype == "bf16" else None, reduce_dtype=torch.float32
     )
