@@ -1,4 +1,4 @@
-"""Where a round is, shown to whoever waits for it: bars on a terminal, else a line for each step."""
+"""Where a round is, shown to whoever waits for it: bars on a terminal, else a line for each step and each tenth."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -69,7 +69,7 @@ class Display(Protocol):
 
 @contextmanager
 def open_display(console: Console, steps: Mapping[Step, str] = STEPS) -> Iterator[Display]:
-    """Bars on a terminal, else a line whenever a step begins; `steps` are those that the round takes."""
+    """Bars on a terminal, else a line for each step and each tenth of it; `steps` are those that the round takes."""
     if not console.is_terminal:
         yield _Lines(console, steps)
         return
@@ -83,13 +83,20 @@ class _Lines:
         self._console = console
         self._steps = steps
         self._step: Step | None = None
+        self._tenths = 0
 
     def show(self, where: Where) -> None:
-        if where.step == self._step:
-            return
-        for step in [*self._between(where.step), where.step]:
-            self._console.print(f"{time.strftime('%H:%M:%S')} {self._steps.get(step, step)}")
-        self._step = where.step
+        if where.step != self._step:
+            for step in [*self._between(where.step), where.step]:
+                self._print(step)
+            self._step, self._tenths = where.step, 0
+        tenths = int(10 * where.share)
+        if self._tenths < tenths < 10:
+            self._print(where.step, f": {where.done} of {where.total}")
+            self._tenths = tenths
+
+    def _print(self, step: Step, more: str = "") -> None:
+        self._console.print(f"{time.strftime('%H:%M:%S')} {self._steps.get(step, step)}{more}")
 
     def _between(self, step: Step) -> list[Step]:
         """The steps that came and went since the last look; none is known before the first, or of one that stopped."""

@@ -74,7 +74,21 @@ def test_totals_are_each_step_s_own(store: Store, state: RoundState, terminal: b
         assert "2 of 10" in text and "2 of 18" in text and "18 of 18" in text
     else:
         lines = [line.split(" ", 1)[1] for line in text.splitlines()]
-        assert lines == ["distil", "evaluate", "promote and swap", "done"]
+        assert lines == ["distil", "distil: 2 of 10", "evaluate", "evaluate: 2 of 18", "promote and swap", "done"]
+
+
+def test_lines_say_each_tenth_of_a_step_once() -> None:
+    screen = console(False)
+    with open_display(screen) as display:
+        for done in range(0, 1201, 50):
+            display.show(Where("distil", done, 1200))
+        display.show(Where("evaluate"))
+    lines = [line.split(" ", 1)[1] for line in shown(screen).splitlines()]
+    assert [line.removeprefix("distil: ") for line in lines] == [
+        "distil",
+        *(f"{done} of 1200" for done in (150, 250, 400, 500, 600, 750, 850, 1000, 1100)),
+        "evaluate",
+    ]
 
 
 def test_lines_leave_out_no_step_that_was_quick_and_none_is_made_up() -> None:
