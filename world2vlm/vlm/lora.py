@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from world2vlm.errors import InvalidInputError
+from world2vlm.vlm.finite import all_finite
 from world2vlm.vlm.student import CALIBRATION_FILE, StudentModel
 
 # What shapes the adapter.
@@ -81,7 +82,7 @@ def merge_into(model: Any, adapter: Path) -> Any:
     if strays:
         raise InvalidInputError(f"the adapter does not fit its parent: {', '.join(sorted(strays)[:5])}")
     whole = adapted.merge_and_unload()
-    if not all(bool(torch.isfinite(weight).all()) for weight in whole.parameters()):
+    if not all_finite(whole.parameters()):
         raise InvalidInputError("the merged checkpoint has weights that are not finite")
     return whole
 

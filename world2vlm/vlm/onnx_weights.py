@@ -6,6 +6,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from world2vlm.errors import InvalidInputError
+from world2vlm.vlm.finite import all_finite
 
 
 def weight_shapes(folder: Path) -> dict[str, list[int]]:
@@ -37,7 +38,7 @@ def load_weights(folder: Path) -> dict[str, torch.Tensor]:
                 weights.update({name: file.get_tensor(name).float().contiguous() for name in file.keys()})  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise InvalidInputError(f"{path.name} cannot be read ({type(error).__name__})") from error
-    if not all(bool(torch.isfinite(weight).all()) for weight in weights.values()):
+    if not all_finite(weights.values()):
         raise InvalidInputError("the checkpoint has weights that are not finite")
     return weights
 

@@ -18,6 +18,7 @@ from world2vlm.fullsize import NOT_IN_ROUNDS, is_fullsize
 from world2vlm.tasks import AnswerKind
 from world2vlm.vlm.answering import Inputs, Student
 from world2vlm.vlm.decoding import Decoder, Job, control_tokens
+from world2vlm.vlm.finite import all_finite
 from world2vlm.vlm.grammar import Grammars, max_answer_tokens
 from world2vlm.vlm.network import Network, TorchNetwork
 from world2vlm.vlm.processor import ClipProcessor
@@ -206,5 +207,5 @@ def check_weights(model: nn.Module, strays: set[str]) -> None:
     # transformers makes up at random what the file lacks, and only warns.
     if strays:
         raise InvalidInputError(f"the checkpoint's weights do not fit its config: {', '.join(sorted(strays)[:5])}")
-    if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+    if not all_finite(model.parameters()):
         raise InvalidInputError("the checkpoint has weights that are not finite")
