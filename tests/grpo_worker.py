@@ -24,6 +24,8 @@ from world2vlm.records import read_records
 def main(payload: dict[str, Any]) -> None:
     root = Path(payload["root"])
     with joined() as processes:
+        # Or else that none is left in the end would say nothing.
+        assert gloo_threads.are_there() or sys.platform != "linux"
         for run in payload["runs"]:
             result = perform(root, run)
             (root / f"{run['name']}.{processes.rank}.json").write_text(json.dumps(result))
