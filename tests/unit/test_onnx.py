@@ -89,7 +89,7 @@ def test_rows_of_unequal_lengths_are_masked_right() -> None:
             starts = [start + len(row) for start, row in zip(starts, chunk, strict=True)]
         seen.append([*prefixes, *logits])
     for one, other in zip(*seen, strict=True):
-        assert torch.allclose(one, other, atol=1e-4, rtol=1e-4)
+        assert torch.allclose(torch.as_tensor(one), other, atol=1e-4, rtol=1e-4)
 
 
 def test_checkpoints_of_one_architecture_share_their_graphs() -> None:

@@ -25,27 +25,28 @@ class TableCache(RowCache):
     """A `RowCache` in one piece, which a forward pass can take its past from at once.
 
     Attributes:
-        table: keys and values of all layers (layers, 2, rows, heads, length, dim).
+        table: keys and values of all layers (layers, 2, rows, heads, length, dim), float32: an array, or a tensor where
+            they are on a GPU.
     """
 
-    def __init__(self, layers: int, rows: int, heads: int, length: int, dim: int, like: torch.Tensor) -> None:
-        """Allocate; `like` gives dtype and device."""
-        self.table = like.new_zeros(layers, 2, rows, heads, length, dim)
-        self.keys, self.values = list(self.table[:, 0]), list(self.table[:, 1])
+    def __init__(self, table: Any) -> None:
+        self.table = table
+        self.keys, self.values = list(table[:, 0]), list(table[:, 1])
 
-    def past(self, rows: slice, length: int) -> torch.Tensor:
+    def past(self, rows: slice, length: int) -> Any:
         """The first `length` keys and values of some rows (2 layers, B, heads, length, dim), a layer's side by side."""
-        return self.table[:, :, rows, :, :length].flatten(0, 1).contiguous()
+        chosen = self.table[:, :, rows, :, :length]
+        return chosen.reshape(-1, *chosen.shape[2:])
 
-    def append(self, chunk: Chunk, new: torch.Tensor) -> None:
+    def append(self, chunk: Chunk, new: Any) -> None:
         """Write a chunk's keys and values (layers, 2, B, heads, C, dim) behind each row's."""
         for index, (tokens, start) in enumerate(zip(chunk.tokens, chunk.starts, strict=True)):
             end = start + len(tokens)
             self.table[:, :, chunk.first + index, :, start:end] = new[:, :, index, :, : len(tokens)]
 
-    def write_prefix(self, row: int, prefix: torch.Tensor) -> int:
+    def write_prefix(self, row: int, prefix: Any) -> int:
         """See `RowCache.write_prefix`."""
-        length = prefix.shape[3]
+        length: int = prefix.shape[3]
         self.table[:, :, row, :, :length] = prefix
         return length
 
@@ -74,6 +75,7 @@ class OnnxNetwork:
     ) -> None:
         self._processor = processor
         self._device = torch.device(device)
+        self._is_on_cpu = self._device.type == "cpu"
         self.prefix_length = len(processor.clip_ids())
         # The sessions refer to these, and do not keep them alive.
         self._values = {
@@ -91,35 +93,39 @@ class OnnxNetwork:
 
     def new_cache(self, rows: int, length: int) -> TableCache:
         """See `Network.new_cache`."""
-        like = torch.zeros(1, device=self._device)
-        return TableCache(self._layers, rows, self._heads, length, self._dim, like)
+        table = np.zeros((self._layers, 2, rows, self._heads, length, self._dim), np.float32)
+        return TableCache(self._place(table))
 
-    def read(self, clips: Sequence[NDArray[np.uint8]]) -> list[torch.Tensor]:
+    def read(self, clips: Sequence[NDArray[np.uint8]]) -> list[Any]:
         """See `Network.read`."""
-        patches = self._processor.clip_patches(np.stack(clips)).to(self._device)
+        patches = self._place(self._processor.clip_patches(np.stack(clips)).numpy())
         shape = (len(clips), self._layers, 2, self._heads, self.prefix_length, self._dim)
         (prefixes,) = self._run(self._read, {"patches": patches}, {"prefixes": shape})
-        return [prefix.clone() for prefix in prefixes]
+        # Each in memory of its own, so that none keeps the others alive.
+        return [prefix.copy() if self._is_on_cpu else prefix.clone() for prefix in prefixes]
 
     def extend(self, cache: RowCache, chunk: Chunk) -> torch.Tensor:
         """See `Network.extend`."""
         assert isinstance(cache, TableCache)
-        count, width = len(chunk.tokens), max(map(len, chunk.tokens))
-        tokens = [[*row, *[0] * (width - len(row))] for row in chunk.tokens]
-        inputs = {
-            "tokens": torch.tensor(tokens, device=self._device),
-            "starts": torch.tensor(chunk.starts, device=self._device),
-            "lasts": torch.tensor([len(row) - 1 for row in chunk.tokens], device=self._device),
-        }
+        count, lengths = len(chunk.tokens), [len(row) for row in chunk.tokens]
+        tokens = np.zeros((count, max(lengths)), np.int64)
+        for row, (known, length) in enumerate(zip(chunk.tokens, lengths, strict=True)):
+            tokens[row, :length] = known
+        numbers = {"tokens": tokens, "starts": np.array(chunk.starts), "lasts": np.array(lengths) - 1}
+        inputs = {name: self._place(array) for name, array in numbers.items()}
         past = cache.past(slice(chunk.first, chunk.first + count), max(chunk.starts))
         inputs.update(zip(self._past, past, strict=True))
         shapes = {
             "logits": (count, self._vocabulary),
-            "new": (self._layers, 2, count, self._heads, width, self._dim),
+            "new": (self._layers, 2, count, self._heads, max(lengths), self._dim),
         }
         logits, new = self._run(self._extend, inputs, shapes)
         cache.append(chunk, new)
-        return logits
+        return torch.as_tensor(logits)
+
+    def _place(self, array: NDArray[Any]) -> Any:
+        """An array as it is, or as a tensor on the GPU: on a CPU torch would take longer than what it does for us."""
+        return array if self._is_on_cpu else torch.from_numpy(array).to(self._device)
 
     def _open(self, path: Path, weights: list[str]) -> Any:
         provider = _PROVIDERS.get(self._device.type, "")
@@ -139,20 +145,17 @@ class OnnxNetwork:
         except Exception as error:  # onnxruntime has an exception class for each status, with no common base
             raise PreconditionError(f"onnxruntime cannot run {path.name} ({type(error).__name__})") from error
 
-    def _run(
-        self, session: Any, inputs: Mapping[str, torch.Tensor], outputs: Mapping[str, tuple[int, ...]]
-    ) -> list[torch.Tensor]:
-        """Run on torch's memory: no input is copied but what does not lie in one piece."""
+    def _run(self, session: Any, inputs: Mapping[str, Any], outputs: Mapping[str, tuple[int, ...]]) -> Sequence[Any]:
+        """Run on arrays, or on tensors on a GPU: none of them is copied but what does not lie in one piece."""
+        if self._is_on_cpu:  # for so short a run the binding would take a third of the time
+            found: Sequence[Any] = session.run(list(outputs), inputs)
+            return found
+        binding, index = session.io_binding(), self._device.index or 0
         held = {name: tensor.contiguous() for name, tensor in inputs.items()}
-        device, index = self._device.type, self._device.index or 0
-        if device == "cpu":  # for so short a run the binding would take a third of the time
-            found = session.run(list(outputs), {name: tensor.numpy() for name, tensor in held.items()})
-            return [torch.from_numpy(array) for array in found]
-        binding = session.io_binding()
         results = {name: torch.empty(shape, device=self._device) for name, shape in outputs.items()}
         for tensors, bind in ((held, binding.bind_input), (results, binding.bind_output)):
             for name, tensor in tensors.items():
-                bind(name, device, index, _DTYPES[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
+                bind(name, self._device.type, index, _DTYPES[tensor.dtype], tuple(tensor.shape), tensor.data_ptr())
         torch.cuda.synchronize(self._device)
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
