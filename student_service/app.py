@@ -84,7 +84,7 @@ class App:
                 names["StudentService"].full_name,
                 StudentServicer(self.reasoner),
                 student_pb2_grpc.add_StudentServiceServicer_to_server,
-                {"Reason": door, "ReasonStream": door},
+                dict.fromkeys(("Reason", "ReasonStream", "ReasonMany"), door),
             ),
             rpc.Service(
                 names["CheckpointService"].full_name,

@@ -1,16 +1,16 @@
-"""Answering one request: check it, queue it, type its answer."""
+"""Answering a request: check it, queue it, type its answers."""
 
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
 from student_service import metrics
 from student_service.batching import Batcher, Outcome
 from student_service.engines.base import Query
-from student_service.slots import Serving
+from student_service.slots import Serving, Slot
 from world2vlm import telemetry, tracing
 from world2vlm.errors import InvalidInputError, OverloadedError
 from world2vlm.settings import StudentSettings
@@ -32,7 +32,7 @@ class Reasoner:
     """Answers questions on whatever checkpoint serves. Its methods belong to one event loop.
 
     Attributes:
-        active: requests that wait or are answered.
+        active: questions that wait or are answered.
     """
 
     def __init__(self, serving: Serving, batcher: Batcher, settings: StudentSettings) -> None:
@@ -64,21 +64,28 @@ class Reasoner:
             OverloadedError: as many requests as allowed are under way.
             UnavailableError: no checkpoint serves yet.
         """
-        task = question.task if isinstance(question, Question) else ""
-        with metrics.request(task) as counted, self._admit(), self._serving.lease() as slot:
-            counted.version = str(slot.version)
-            telemetry.answered_by(slot.version)
-            if on_version is not None:
-                on_version(slot.version)
-            self._check(len(images), question, max_new_tokens)
-            query = Query(tuple(images), _text(question), task)
-            tell = partial(_call_in, asyncio.get_running_loop(), on_text) if on_text else None
-            queued_ns = time.time_ns()
-            future = self._batcher.submit(slot, query, max_new_tokens or self._settings.max_new_tokens, tell)
-            outcome = await asyncio.wrap_future(future)
-            self._usual_s += 0.05 * (outcome.generate_ms / 1000 - self._usual_s)
-            _observe(outcome, queued_ns)
-        return Answered(outcome, _typed(question, outcome.reply.text))
+        [answered] = await self._answer(images, [question], max_new_tokens, on_text, on_version)
+        return answered
+
+    async def answer_many(
+        self, images: Sequence[bytes], questions: Sequence[Question | str], max_new_tokens: int = 0
+    ) -> list[Answered]:
+        """Answer several questions about the same pictures, all on one version; in order.
+
+        Raises:
+            World2VLMError: as `answer`, for any of the questions or their number; none is answered then.
+        """
+        self.check_questions(len(questions))
+        return await self._answer(images, questions, max_new_tokens)
+
+    def check_questions(self, count: int) -> None:
+        """Check how many questions a request has, before they are read; `answer_many` checks again.
+
+        Raises:
+            InvalidInputError: none, or more than may ever be under way.
+        """
+        if not 1 <= count <= self._most:
+            raise InvalidInputError(f"a request has 1 to {self._most} questions, not {count}")
 
     def check_room(self) -> None:
         """Refuse a request before it is read; `answer` checks again.
@@ -92,22 +99,68 @@ class Reasoner:
             metrics.refused()
             raise
 
-    def _check_room(self) -> None:
-        # One batch is answered while `max_queue` others wait.
-        if self.active >= self._settings.max_batch + self._settings.max_queue:
+    @property
+    def _most(self) -> int:
+        """Questions under way at most: one batch is answered while `max_queue` others wait."""
+        return self._settings.max_batch + self._settings.max_queue
+
+    def _check_room(self, questions: int = 1) -> None:
+        if self.active + questions > self._most:
             batches = self.active / self._settings.max_batch
             raise OverloadedError(
                 f"{self.active} requests are under way already; try again later", batches * self._usual_s
             )
 
     @contextmanager
-    def _admit(self) -> Iterator[None]:
-        self._check_room()
-        self.active += 1
+    def _admit(self, questions: int) -> Iterator[None]:
+        self._check_room(questions)
+        self.active += questions
         try:
             yield
         finally:
-            self.active -= 1
+            self.active -= questions
+
+    async def _answer(
+        self,
+        images: Sequence[bytes],
+        questions: Sequence[Question | str],
+        max_new_tokens: int,
+        on_text: Callable[[str], None] | None = None,
+        on_version: Callable[[int], None] | None = None,
+    ) -> list[Answered]:
+        with ExitStack() as asked:
+            counted = [asked.enter_context(metrics.request(_task(question))) for question in questions]
+            asked.enter_context(self._admit(len(questions)))
+            slot = asked.enter_context(self._serving.lease())
+            for each in counted:
+                each.version = str(slot.version)
+            telemetry.answered_by(slot.version)
+            if on_version is not None:
+                on_version(slot.version)
+            for question in questions:
+                self._check(len(images), question, max_new_tokens)
+            queries = [Query(tuple(images), _text(question), _task(question)) for question in questions]
+            outcomes = await self._decode(slot, queries, max_new_tokens or self._settings.max_new_tokens, on_text)
+        return [
+            Answered(outcome, _typed(question, outcome.reply.text))
+            for question, outcome in zip(questions, outcomes, strict=True)
+        ]
+
+    async def _decode(
+        self, slot: Slot, queries: Sequence[Query], max_new_tokens: int, on_text: Callable[[str], None] | None
+    ) -> list[Outcome]:
+        tell = partial(_call_in, asyncio.get_running_loop(), on_text) if on_text else None
+        queued_ns = time.time_ns()
+        futures = [asyncio.wrap_future(self._batcher.submit(slot, each, max_new_tokens, tell)) for each in queries]
+        try:
+            outcomes = await asyncio.gather(*futures)
+        finally:
+            for future in futures:  # the others need not go on where one fails
+                future.cancel()
+        for outcome in outcomes:
+            self._usual_s += 0.05 * (outcome.generate_ms / 1000 - self._usual_s)
+            _observe(outcome, queued_ns)
+        return outcomes
 
     def _check(self, images: int, question: Question | str, max_new_tokens: int) -> None:
         if isinstance(question, Question) and images != get_task(question.task).images:
@@ -136,6 +189,10 @@ def _call_in(loop: asyncio.AbstractEventLoop, on_text: Callable[[str], None], te
     # The loop may be closed already: whoever listened is gone.
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(on_text, text)
+
+
+def _task(question: Question | str) -> str:
+    return question.task if isinstance(question, Question) else ""
 
 
 def _text(question: Question | str) -> str:

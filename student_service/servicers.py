@@ -39,6 +39,16 @@ class StudentServicer(student_pb2_grpc.StudentServiceServicer):
             async for message in messages:
                 yield message
 
+    async def ReasonMany(
+        self, request: student_pb2.ReasonManyRequest, context: Context
+    ) -> student_pb2.ReasonManyResponse:
+        """Answer several questions about the same images."""
+        self._reasoner.check_questions(len(request.questions))
+        questions = [_question(asked) for asked in request.questions]
+        images = [image.data for image in request.images]
+        answered = await self._reasoner.answer_many(images, questions, request.max_new_tokens)
+        return student_pb2.ReasonManyResponse(replies=map(_response, questions, answered))
+
     async def _stream(
         self, request: student_pb2.ReasonRequest, emit: Callable[[student_pb2.ReasonStreamResponse], None]
     ) -> None:
@@ -100,7 +110,7 @@ class CheckpointServicer(student_pb2_grpc.CheckpointServiceServicer):
         )
 
 
-def _question(request: student_pb2.ReasonRequest) -> Question | str:
+def _question(request: student_pb2.ReasonRequest | student_pb2.AskedQuestion) -> Question | str:
     match request.WhichOneof("question"):
         case "task":
             return question_from_proto(request.task)

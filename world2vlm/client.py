@@ -128,13 +128,24 @@ class Student:
             request_id: what the service's log shall call this request; a random one by default.
         """
         request = _request(question, images, max_new_tokens)
-        with _asking("Reason", request_id) as (name, metadata):
-            attempts = Attempts(timeout, self._retry)
-            while True:
-                try:
-                    return _reply(self._student.Reason(request, timeout=attempts.left, metadata=metadata), name)
-                except grpc.RpcError as error:
-                    time.sleep(attempts.pause_after(error))
+        return _reply(*self._call("Reason", request, timeout, request_id))
+
+    def ask_many(
+        self,
+        questions: Sequence[Question | str],
+        images: Sequence[Picture],
+        max_new_tokens: int = 0,
+        timeout: float = ASK_SECONDS,
+        request_id: str = "",
+    ) -> list[StudentReply]:
+        """Ask several questions about the same images, which travel once; the replies come in the questions' order.
+
+        One checkpoint answers all of them, or none is answered. It takes less time than asking them one by one. The
+        arguments are those of `ask`.
+        """
+        request = _request_many(questions, images, max_new_tokens)
+        message, name = self._call("ReasonMany", request, timeout, request_id)
+        return [_reply(reply, name) for reply in message.replies]
 
     def stream(
         self,
@@ -190,6 +201,16 @@ class Student:
             report = self._checkpoints.RollBackCheckpoint(request, timeout=timeout, metadata=self._metadata)
         return {"from": report.from_version, "to": report.to_version}
 
+    def _call(self, method: str, request: Any, timeout: float, request_id: str) -> tuple[Any, str]:
+        """What a method of the student says to a request, and the request's id."""
+        with _asking(method, request_id) as (name, metadata):
+            attempts = Attempts(timeout, self._retry)
+            while True:
+                try:
+                    return getattr(self._student, method)(request, timeout=attempts.left, metadata=metadata), name
+                except grpc.RpcError as error:
+                    time.sleep(attempts.pause_after(error))
+
 
 class AsyncStudent:
     """Asks the student service as `Student` does, in an event loop: make it inside the loop that uses it.
@@ -223,13 +244,20 @@ class AsyncStudent:
     ) -> StudentReply:
         """See `Student.ask`. Pictures that are not encoded yet are encoded in a thread."""
         request = await asyncio.to_thread(_request, question, images, max_new_tokens)
-        with _asking("Reason", request_id) as (name, metadata):
-            attempts = Attempts(timeout, self._retry)
-            while True:
-                try:
-                    return _reply(await self._student.Reason(request, timeout=attempts.left, metadata=metadata), name)
-                except grpc.RpcError as error:
-                    await asyncio.sleep(attempts.pause_after(error))
+        return _reply(*await self._call("Reason", request, timeout, request_id))
+
+    async def ask_many(
+        self,
+        questions: Sequence[Question | str],
+        images: Sequence[Picture],
+        max_new_tokens: int = 0,
+        timeout: float = ASK_SECONDS,
+        request_id: str = "",
+    ) -> list[StudentReply]:
+        """See `Student.ask_many`."""
+        request = await asyncio.to_thread(_request_many, questions, images, max_new_tokens)
+        message, name = await self._call("ReasonMany", request, timeout, request_id)
+        return [_reply(reply, name) for reply in message.replies]
 
     async def stream(
         self,
@@ -255,6 +283,15 @@ class AsyncStudent:
                 finally:
                     call.cancel()
 
+    async def _call(self, method: str, request: Any, timeout: float, request_id: str) -> tuple[Any, str]:
+        with _asking(method, request_id) as (name, metadata):
+            attempts = Attempts(timeout, self._retry)
+            while True:
+                try:
+                    return await getattr(self._student, method)(request, timeout=attempts.left, metadata=metadata), name
+                except grpc.RpcError as error:
+                    await asyncio.sleep(attempts.pause_after(error))
+
 
 @contextmanager
 def _asking(method: str, request_id: str) -> Iterator[tuple[str, Metadata]]:
@@ -273,15 +310,26 @@ def _domain_errors() -> Iterator[None]:
 
 
 def _request(question: Question | str, images: Sequence[Picture], max_new_tokens: int) -> student_pb2.ReasonRequest:
-    request = student_pb2.ReasonRequest(max_new_tokens=max_new_tokens)
+    return student_pb2.ReasonRequest(**_asked(question), images=_images(images), max_new_tokens=max_new_tokens)
+
+
+def _request_many(
+    questions: Sequence[Question | str], images: Sequence[Picture], max_new_tokens: int
+) -> student_pb2.ReasonManyRequest:
+    asked = [student_pb2.AskedQuestion(**_asked(question)) for question in questions]
+    return student_pb2.ReasonManyRequest(questions=asked, images=_images(images), max_new_tokens=max_new_tokens)
+
+
+def _asked(question: Question | str) -> dict[str, Any]:
     if isinstance(question, Question):
-        request.task.CopyFrom(question_to_proto(question))
-    elif isinstance(question, str):
-        request.text = question
-    else:
-        raise TypeError(f"a question is a Question or a text, not {type(question).__name__}")
-    request.images.extend(spatial_pb2.Image(data=encode_picture(image)) for image in images)
-    return request
+        return {"task": question_to_proto(question)}
+    if isinstance(question, str):
+        return {"text": question}
+    raise TypeError(f"a question is a Question or a text, not {type(question).__name__}")
+
+
+def _images(pictures: Sequence[Picture]) -> list[spatial_pb2.Image]:
+    return [spatial_pb2.Image(data=encode_picture(picture)) for picture in pictures]
 
 
 def _piece(message: student_pb2.ReasonStreamResponse, request_id: str) -> str | StudentReply:

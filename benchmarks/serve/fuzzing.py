@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from benchmarks.serve.findings import Claim, Part
 from benchmarks.serve.mutations import Mutator
 from benchmarks.serve.sides import Side
 from benchmarks.serve.usage import Usage
 from world2vlm.rpc import aio_channel
+from world2vlm.v1 import student_pb2
 
 # Whatever a caller sends, nothing else may come back.
 ALLOWED = ("OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
-_METHODS = ("Reason", "ReasonStream")
+_METHODS = ("Reason", "ReasonStream", "ReasonMany")
 _AT_ONCE = 16
 _HANGS_S = 30.0
 
@@ -51,7 +53,7 @@ def fuzz(side: Side, seeds: Sequence[bytes], count: int, seed: int) -> Part:
 
 
 async def send_mutated(url: str, seeds: Sequence[bytes], count: int, seed: int) -> Fuzzed:
-    """Send mutated requests, several at once, every other one to the stream."""
+    """Send mutated requests, several at once, to each of the methods in turn."""
     mutator, places = Mutator(seeds, seed), asyncio.Semaphore(_AT_ONCE)
     statuses: Counter[str] = Counter()
     bad: list[tuple[str, bytes]] = []
@@ -72,7 +74,7 @@ async def send_mutated(url: str, seeds: Sequence[bytes], count: int, seed: int) 
     async with aio_channel(url) as channel, asyncio.TaskGroup() as group:
         for number in range(count):
             await places.acquire()
-            group.create_task(one(channel, _METHODS[number % 2], mutator.make()))
+            group.create_task(one(channel, _METHODS[number % 3], mutator.make()))
     return Fuzzed(dict(statuses), bad, longest)
 
 
@@ -86,12 +88,32 @@ async def _send(channel: grpc.aio.Channel, method: str, message: bytes) -> str:
     path = f"/world2vlm.v1.StudentService/{method}"
     any_channel: Any = channel
     try:
-        if method == _METHODS[0]:
-            await any_channel.unary_unary(path)(message, timeout=_HANGS_S)
-        else:
+        if method == "ReasonStream":
             async for _ in any_channel.unary_stream(path)(message, timeout=_HANGS_S):
                 pass
+        else:
+            data = _several(message) if method == "ReasonMany" else message
+            await any_channel.unary_unary(path)(data, timeout=_HANGS_S)
     except grpc.RpcError as error:
         call: Any = error
         return str(call.code().name)
     return "OK"
+
+
+def _several(message: bytes) -> bytes:
+    """A request with the question of another one up to three times, by its length; what is none stays as it is."""
+    try:
+        request = student_pb2.ReasonRequest.FromString(message)
+    except DecodeError:
+        return message
+    asked = student_pb2.AskedQuestion()
+    match request.WhichOneof("question"):
+        case "task":
+            asked.task.CopyFrom(request.task)
+        case "text":
+            asked.text = request.text
+    questions = [asked] * (len(message) % 4)
+    many = student_pb2.ReasonManyRequest(
+        images=request.images, questions=questions, max_new_tokens=request.max_new_tokens
+    )
+    return many.SerializeToString()

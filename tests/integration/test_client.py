@@ -39,6 +39,8 @@ from world2vlm.v1 import student_pb2, student_pb2_grpc
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ask_robot.py"
 D2 = Question("D2", actions=(Action(Primitive.TURN_LEFT, 30),), object="chair", box=Box(100, 200, 300, 400))
 
+Request = student_pb2.ReasonRequest | student_pb2.ReasonManyRequest
+
 
 class Script(student_pb2_grpc.StudentServiceServicer):
     """Fails as it is told to, one error a call, and then answers; remembers what it was sent."""
@@ -51,16 +53,19 @@ class Script(student_pb2_grpc.StudentServiceServicer):
         self.images: list[bytes] = []
         self.cancelled = threading.Event()
 
-    def _begin(self, request: student_pb2.ReasonRequest, context: Any) -> None:
+    def _begin(self, request: Request, context: Any) -> None:
         self.asked_at.append(time.monotonic())
         self.request_ids.append(dict(context.invocation_metadata())[rpc.REQUEST_ID])
         self.images = [image.data for image in request.images]
 
-    async def Reason(self, request: student_pb2.ReasonRequest, context: Any) -> student_pb2.ReasonResponse:
+    async def Reason(self, request: Request, context: Any) -> student_pb2.ReasonResponse:
         self._begin(request, context)
         if self.errors:
             raise self.errors.pop(0)
         return student_pb2.ReasonResponse(text="yes", yes=True, probability=0.5, checkpoint_version="7")
+
+    async def ReasonMany(self, request: student_pb2.ReasonManyRequest, context: Any) -> student_pb2.ReasonManyResponse:
+        return student_pb2.ReasonManyResponse(replies=[await self.Reason(request, context)] * len(request.questions))
 
     async def ReasonStream(
         self, request: student_pb2.ReasonRequest, context: Any
@@ -83,7 +88,7 @@ def server_of(script: Script, port: int = 0) -> rpc.Server:
     return rpc.Server([rpc.Service(name, script, student_pb2_grpc.add_StudentServiceServicer_to_server)], port=port)
 
 
-# The same questions to both clients: each returns what `ask` and `stream` give.
+# The same questions to both clients: each returns what `ask`, `stream` and `ask_many` give.
 def ask_both(url: str, **options: Any) -> Iterator[Callable[..., Any]]:
     def ask(**question: Any) -> StudentReply:
         with Student(url, **options) as student:
@@ -101,12 +106,20 @@ def ask_both(url: str, **options: Any) -> Iterator[Callable[..., Any]]:
         async with AsyncStudent(url, **options) as student:
             return [piece async for piece in student.stream(D2, [png()], **question)]
 
-    yield from (ask, stream)
-    yield lambda **question: asyncio.run(ask_async(**question))
-    yield lambda **question: asyncio.run(stream_async(**question))
+    def ask_many(**question: Any) -> list[StudentReply]:
+        with Student(url, **options) as student:
+            return student.ask_many([D2, "where?"], [png()], **question)
+
+    async def ask_many_async(**question: Any) -> list[StudentReply]:
+        async with AsyncStudent(url, **options) as student:
+            return await student.ask_many([D2, "where?"], [png()], **question)
+
+    yield from (ask, stream, ask_many)
+    for way in (ask_async, stream_async, ask_many_async):
+        yield lambda way=way, **question: asyncio.run(way(**question))
 
 
-WAYS = ("ask", "stream", "async ask", "async stream")
+WAYS = ("ask", "stream", "ask many", "async ask", "async stream", "async ask many")
 
 
 def way_of(name: str, url: str, **options: Any) -> Callable[..., Any]:

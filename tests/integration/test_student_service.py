@@ -17,7 +17,7 @@ from student_service import canary
 from student_service.app import App
 from student_service.engines.base import Query
 from student_service.engines.loading import choose_engine
-from tests.student_kit import DEADLINE_S, TOKEN, EchoEngine, png, publish, running_student, tiny_student
+from tests.student_kit import DEADLINE_S, TOKEN, EchoEngine, png, publish, running_student, tiny_student, wait_until
 from world2vlm import rpc
 from world2vlm.actions import Action, Primitive
 from world2vlm.boxes import Box
@@ -150,6 +150,66 @@ def test_a_bad_request_is_invalid(
     assert student[1].ask("where?", PAIR, 2).version == "1"
 
 
+def test_many_questions_are_answered_as_each_alone(student: tuple[App, Student]) -> None:
+    questions = [*(QUESTIONS[task] for task in TASKS if TASKS[task].images == 2), "Where is the red chair?"]
+    replies = student[1].ask_many(questions, PAIR, max_new_tokens=12, request_id="robot-7")
+    assert [(reply.version, reply.request_id) for reply in replies] == [("1", "robot-7")] * len(questions)
+    for question, reply in zip(questions, replies, strict=True):
+        alone = student[1].ask(question, PAIR, max_new_tokens=12)
+        assert (reply.text, reply.answer, reply.prompt_tokens, reply.answer_tokens) == (
+            alone.text, alone.answer, alone.prompt_tokens, alone.answer_tokens,
+        )  # fmt: skip
+        assert reply.probability == pytest.approx(alone.probability, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("images", "questions", "message"),
+    [
+        (PAIR, [], "1 to 80 questions"),
+        (PAIR, ["where?"] * 81, "1 to 80 questions"),
+        (PAIR, ["where?", " "], "empty"),
+        (PAIR, ["where?", QUESTIONS["A1"], QUESTIONS["D2"]], "D2 takes 1 images"),
+        ([], ["where?"] * 2, "1 to 2 images"),
+        ([PAIR[0], png()[:90]], ["where?"] * 5, "broken or truncated"),
+    ],
+)
+def test_one_bad_question_refuses_all(
+    student: tuple[App, Student], images: list[bytes], questions: list[Question | str], message: str
+) -> None:
+    app, client = student
+    assert app.settings.max_batch + app.settings.max_queue == 80
+    with pytest.raises(InvalidInputError, match=message):
+        client.ask_many(questions, images)
+    wait_until(lambda: app.reasoner.active == app.batcher.running == app.batcher.waiting == 0)
+
+
+def test_many_questions_need_room_for_all(echo: tuple[App, Student], engine: EchoEngine) -> None:
+    app, client = echo
+    with pytest.raises(InvalidInputError, match="1 to 2 questions"):
+        client.ask_many(["one", "two", "three"], [png()])
+    engine.gate.clear()
+    running = threading.Thread(target=client.ask, args=("running", [png()]))
+    running.start()
+    assert engine.entered.wait(DEADLINE_S)
+    with pytest.raises(OverloadedError, match="try again later"):
+        client.ask_many(["one", "two"], [png()])
+    assert app.reasoner.active == 1
+    engine.gate.set()
+    running.join()
+    assert [reply.text for reply in client.ask_many(["one", "two"], [png()])] == ["one", "two"]
+
+
+def test_leaving_a_call_stops_all_its_answers(echo: tuple[App, Student], engine: EchoEngine) -> None:
+    app, client = echo
+    engine.gate.clear()
+    with pytest.raises(UnavailableError):
+        client.ask_many(["one", "two"], [png()], timeout=0.5)
+    assert len(engine.batches) == 1  # one is under way, the other one waits
+    engine.gate.set()
+    wait_until(lambda: app.reasoner.active == app.batcher.running == app.batcher.waiting == 0)
+    assert len(engine.batches) == 1
+
+
 @pytest.mark.parametrize(
     "question",
     [
@@ -165,9 +225,14 @@ def test_a_malformed_question_is_invalid(student: tuple[App, Student], question:
     request = student_pb2.ReasonRequest(images=[spatial_pb2.Image(data=data) for data in PAIR], **question)
     with grpc.insecure_channel(address(student)) as channel:
         stub: Any = student_pb2_grpc.StudentServiceStub(channel)
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.Reason(request, timeout=DEADLINE_S)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+        many = student_pb2.ReasonManyRequest(
+            images=request.images,
+            questions=[student_pb2.AskedQuestion(text="where?"), student_pb2.AskedQuestion(**question)],
+        )
+        for ask, message in ((stub.Reason, request), (stub.ReasonMany, many)):
+            with pytest.raises(grpc.RpcError) as caught:
+                ask(message, timeout=DEADLINE_S)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
 
 
 def address(student: tuple[App, Student]) -> str:

@@ -79,6 +79,30 @@ class ReasonResponse(_message.Message):
     generate_ms: float
     def __init__(self, text: _Optional[str] = ..., motions: _Optional[_Union[Motions, _Mapping]] = ..., box: _Optional[_Union[_spatial_pb2.Box, _Mapping]] = ..., yes: _Optional[bool] = ..., probability: _Optional[float] = ..., checkpoint_version: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., answer_tokens: _Optional[int] = ..., queue_ms: _Optional[float] = ..., generate_ms: _Optional[float] = ...) -> None: ...
 
+class AskedQuestion(_message.Message):
+    __slots__ = ("task", "text")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    task: TaskQuestion
+    text: str
+    def __init__(self, task: _Optional[_Union[TaskQuestion, _Mapping]] = ..., text: _Optional[str] = ...) -> None: ...
+
+class ReasonManyRequest(_message.Message):
+    __slots__ = ("images", "questions", "max_new_tokens")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    QUESTIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    images: _containers.RepeatedCompositeFieldContainer[_spatial_pb2.Image]
+    questions: _containers.RepeatedCompositeFieldContainer[AskedQuestion]
+    max_new_tokens: int
+    def __init__(self, images: _Optional[_Iterable[_Union[_spatial_pb2.Image, _Mapping]]] = ..., questions: _Optional[_Iterable[_Union[AskedQuestion, _Mapping]]] = ..., max_new_tokens: _Optional[int] = ...) -> None: ...
+
+class ReasonManyResponse(_message.Message):
+    __slots__ = ("replies",)
+    REPLIES_FIELD_NUMBER: _ClassVar[int]
+    replies: _containers.RepeatedCompositeFieldContainer[ReasonResponse]
+    def __init__(self, replies: _Optional[_Iterable[_Union[ReasonResponse, _Mapping]]] = ...) -> None: ...
+
 class Motions(_message.Message):
     __slots__ = ("actions",)
     ACTIONS_FIELD_NUMBER: _ClassVar[int]

@@ -45,6 +45,11 @@ class StudentServiceStub:
                 request_serializer=world2vlm_dot_v1_dot_student__pb2.ReasonRequest.SerializeToString,
                 response_deserializer=world2vlm_dot_v1_dot_student__pb2.ReasonStreamResponse.FromString,
                 _registered_method=True)
+        self.ReasonMany = channel.unary_unary(
+                '/world2vlm.v1.StudentService/ReasonMany',
+                request_serializer=world2vlm_dot_v1_dot_student__pb2.ReasonManyRequest.SerializeToString,
+                response_deserializer=world2vlm_dot_v1_dot_student__pb2.ReasonManyResponse.FromString,
+                _registered_method=True)
 
 
 class StudentServiceServicer:
@@ -66,6 +71,15 @@ class StudentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReasonMany(self, request, context):
+        """Several questions about the same images, which travel once. One checkpoint answers all of them, or none is answered:
+        what refuses one question refuses the call. INVALID_ARGUMENT also: no question, or more than the service ever has
+        under way. RESOURCE_EXHAUSTED also: not room for all of them now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StudentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +92,11 @@ def add_StudentServiceServicer_to_server(servicer, server):
                     servicer.ReasonStream,
                     request_deserializer=world2vlm_dot_v1_dot_student__pb2.ReasonRequest.FromString,
                     response_serializer=world2vlm_dot_v1_dot_student__pb2.ReasonStreamResponse.SerializeToString,
+            ),
+            'ReasonMany': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReasonMany,
+                    request_deserializer=world2vlm_dot_v1_dot_student__pb2.ReasonManyRequest.FromString,
+                    response_serializer=world2vlm_dot_v1_dot_student__pb2.ReasonManyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +154,33 @@ class StudentService:
             '/world2vlm.v1.StudentService/ReasonStream',
             world2vlm_dot_v1_dot_student__pb2.ReasonRequest.SerializeToString,
             world2vlm_dot_v1_dot_student__pb2.ReasonStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReasonMany(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/world2vlm.v1.StudentService/ReasonMany',
+            world2vlm_dot_v1_dot_student__pb2.ReasonManyRequest.SerializeToString,
+            world2vlm_dot_v1_dot_student__pb2.ReasonManyResponse.FromString,
             options,
             channel_credentials,
             insecure,
