@@ -166,7 +166,7 @@ class Bench:
     def pictures(self) -> Part:
         """Ten questions about one picture."""
         with sides.ours(self._new("pictures"), self._options.checkpoint) as side:
-            return compare_pictures(side, self.items, 5 * self._options.rounds)
+            return compare_pictures(side, self.items, 2 * self._options.rounds)
 
     def swap(self) -> Part:
         """Swaps under load, in our service."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import grpc
 import tritonclient.grpc.aio
 
-from benchmarks.serve.questions import Item
+from benchmarks.serve.questions import Item, message_of_all
 from student_service.triton import wire
 from world2vlm.rpc import aio_channel
 from world2vlm.v1 import student_pb2
@@ -48,9 +48,13 @@ class GrpcAsker:
 
     def __init__(self, url: str, items: Sequence[Item], *, typed: bool = True) -> None:
         self._messages = [item.message(typed=typed) for item in items]
+        self._all = message_of_all(items) if len({item.images for item in items}) == 1 else b""
         self._channel = _open(url)
         read, read_piece = student_pb2.ReasonResponse.FromString, student_pb2.ReasonStreamResponse.FromString
         self._unary = self._channel.unary_unary(f"{_SERVICE}Reason", response_deserializer=read)
+        self._many = self._channel.unary_unary(
+            f"{_SERVICE}ReasonMany", response_deserializer=student_pb2.ReasonManyResponse.FromString
+        )
         self._stream = self._channel.unary_stream(f"{_SERVICE}ReasonStream", response_deserializer=read_piece)
 
     async def ask(self, index: int, *, stream: bool = False) -> Told:
@@ -63,6 +67,11 @@ class GrpcAsker:
         except grpc.RpcError as error:
             call: Any = error
             return Told(call.code().name)
+
+    async def ask_all(self) -> list[Told]:
+        """Ask all questions in one call; they must be about the same pictures."""
+        assert self._all, "the questions are about several pictures"
+        return [_told(reply) for reply in (await self._many(self._all, timeout=DEADLINE_S)).replies]
 
     async def _ask_stream(self, message: bytes) -> Told:
         pieces, reply = [], None

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -32,15 +31,21 @@ def measure_memory(folder: Path, items: Sequence[Item], megabytes: float) -> Par
     """
     first, second = (checkpoints.heavy(folder / name, megabytes, seed) for seed, name in enumerate(("one", "two")))
     weights, rate = checkpoints.weight_bytes(first), _RATE_MB / megabytes
-    peaks, after, failed = list[float](), list[float](), 0
+    peaks, after, drains, failed = list[float](), list[float](), list[float](), 0
     with ours(folder, first, _SETTINGS) as side, controller(side) as control:
         checkpoints.publish(folder / "store", second, "second")
-        asyncio.run(_while_asked(side, items, rate, lambda: control.swap(2, _ENOUGH_S)))  # what grows once is grown
+
+        def swap(version: int) -> int:
+            def change() -> None:
+                drains.append(control.swap(version, _ENOUGH_S)["phases_ms"]["drain"] / 1000)
+
+            return asyncio.run(_while_asked(side, items, rate, change))
+
+        swap(2)  # what grows once is grown
         before = Usage.of(side.pid).memory
         for number in range(_SWAPS):
-            version = 1 + number % 2
             with peak_of(side.pid) as peak:
-                failed += asyncio.run(_while_asked(side, items, rate, partial(control.swap, version, _ENOUGH_S)))
+                failed += swap(1 + number % 2)
             peaks.append(1 + (peak.memory - before) / weights)
             after.append(1 + (Usage.of(side.pid).memory - before) / weights)
     figures = {
@@ -49,6 +54,8 @@ def measure_memory(folder: Path, items: Sequence[Item], megabytes: float) -> Par
         "peaks, shares": peaks,
         "most beside two sets of weights, MB": (max(peaks) - 2) * weights / 1e6,
         "after, shares": after,
+        # Those of the setting `drain_seconds`, 30, are where the old version's last answers were not waited for.
+        "drains, s": drains[1:],
         "failed": failed,
     }
     claims = [

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,12 +53,22 @@ class Item:
 
     def message(self, *, typed: bool = True) -> bytes:
         """The request, serialised; with `typed` false as free text."""
-        request = student_pb2.ReasonRequest(images=[spatial_pb2.Image(data=data) for data in self.images])
-        if typed and self.task:
-            request.task.CopyFrom(question_to_proto(self.question))
-        else:
-            request.text = self.text
-        return request.SerializeToString()
+        asked = self.asked() if typed else {"text": self.text}
+        return student_pb2.ReasonRequest(images=self.views(), **asked).SerializeToString()
+
+    def asked(self) -> dict[str, Any]:
+        """The question as a request's field."""
+        return {"task": question_to_proto(self.question)} if self.task else {"text": self.text}
+
+    def views(self) -> list[spatial_pb2.Image]:
+        """The pictures as a request's field."""
+        return [spatial_pb2.Image(data=data) for data in self.images]
+
+
+def message_of_all(items: Sequence[Item]) -> bytes:
+    """One request with all questions, which are about the same pictures, serialised."""
+    questions = [student_pb2.AskedQuestion(**item.asked()) for item in items]
+    return student_pb2.ReasonManyRequest(images=items[0].views(), questions=questions).SerializeToString()
 
 
 def make_items(rooms: int, each: int) -> list[Item]:
