@@ -68,9 +68,9 @@ def main(
     only: Annotated[list[Name] | None, typer.Option(help="Run these parts only; may be given several times.")] = None,
     checkpoint: Annotated[Path, typer.Option(help="Folder of the student that everybody serves.")] = BASE_STUDENT,
     rooms: Annotated[int, typer.Option(min=1, help="Rooms that the questions are about.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="How often the sides take turns.")] = 3,
-    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load of each side.")] = 4.0,
-    questions: Annotated[int, typer.Option(min=64, help="Questions with pictures of their own, all rounds.")] = 7200,
+    rounds: Annotated[int, typer.Option(min=1, help="How often the sides take turns.")] = 12,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of each load of each side.")] = 1.2,
+    questions: Annotated[int, typer.Option(min=64, help="Questions with pictures of their own, all rounds.")] = 9600,
     swap_seconds: Annotated[float, typer.Option(min=3, help="Seconds of each load under swaps.")] = 15.0,
     overload_seconds: Annotated[float, typer.Option(min=3, help="Seconds of overload.")] = 15.0,
     full: Annotated[bool, typer.Option(help="60 s of each load under swaps, 30 s of overload.")] = False,
@@ -173,7 +173,7 @@ class Bench:
         folder = self._new("swap")
         with sides.ours(folder, self._options.checkpoint) as side, sides.controller(side) as control:
             prepared = self._prepare(folder, folder / "store")
-            return swap_under_load(side, prepared, control.swap, control.roll_back, self._options.swap_seconds)
+            return swap_under_load(side, prepared, control.swap, self._options.swap_seconds)
 
     def triton_swap(self) -> Part:
         """The same in Triton, with its plain `load_model`: no canary, no verification, everything at once."""
@@ -182,8 +182,7 @@ class Bench:
         folder = self._new("triton-swap")
         with sides.triton(folder, self._options.checkpoint) as triton:
             prepared = self._prepare(folder, folder / "triton-store")
-            load = triton.load_plainly
-            return swap_under_load(triton.side, prepared, load, lambda: load(1), self._options.swap_seconds)
+            return swap_under_load(triton.side, prepared, triton.load_plainly, self._options.swap_seconds)
 
     def memory(self) -> Part:
         """Memory over a swap."""

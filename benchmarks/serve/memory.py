@@ -16,7 +16,7 @@ from benchmarks.serve.usage import Usage, peak_of
 _SWAPS = 3
 _ENOUGH_S = 600.0
 # Questions a second, times megabytes of weights: a student answers the slower the heavier it is.
-_RATE_MB = 800.0
+_RATE_MB = 400.0
 # Questions between two looks at whether the swap has ended; with a single one there would be no pause at all.
 _SLICE = 4
 # The cache of keys and values is next to nothing beside full-size weights; here it would not be.

@@ -1,9 +1,10 @@
-"""Swaps while everybody asks: one good, one of a corrupted checkpoint, one of a checkpoint that fails its canary."""
+"""Swaps while everybody asks: to a good checkpoint, to a corrupted one, and to one that fails its canary."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,6 +24,7 @@ Expected = Mapping[str, Sequence[str]]
 Load = Callable[[Asker, float, More], Awaitable[Asked]]
 
 _CLOSED_CLIENTS, _CLOSED_STREAMS = 4, 2
+_TIMES = 2
 _MAX_NEW_TOKENS = 64
 _LEAST_ANSWERS = 5000
 _CORRUPTED = (DataCorruptedError.code,)
@@ -85,25 +87,25 @@ def prepare(store: Path, checkpoint: Path, other: Path, unfit: Path, items: Sequ
     return Prepared([items[index] for index in kept], expected)
 
 
-def swap_under_load(
-    side: Side, prepared: Prepared, swap: Callable[[int], object], roll_back: Callable[[], object], seconds: float
-) -> Part:
-    """Three swaps each under a closed loop and under an open one at half of what the service can do."""
+def swap_under_load(side: Side, prepared: Prepared, swap: Callable[[int], object], seconds: float) -> Part:
+    """Three swaps, four times over, under a closed loop and under an open one at half of what the service can do."""
     questions = len(prepared.items)
 
     async def closed_load(asker: Asker, duration: float, more: More) -> Asked:
         return await closed(asker, questions, _CLOSED_CLIENTS, duration, _CLOSED_STREAMS, more=more)
 
-    bad = [Change("corrupted", lambda: swap(3), _CORRUPTED), Change("fails its canary", lambda: swap(4), _UNFIT)]
+    good, back = (Change("good", partial(swap, version)) for version in (2, 1))
+    bad = [Change("corrupted", partial(swap, 3), _CORRUPTED), Change("fails its canary", partial(swap, 4), _UNFIT)]
+    # A single swap is over before a hundred questions were asked: too few for a percentile.
+    changes = [good, *bad, back, *bad] * _TIMES
     warm, _ = _run(side, prepared, closed_load, [], min(3.0, seconds))
-    there, windows_closed = _run(side, prepared, closed_load, [Change("good", lambda: swap(2)), *bad], seconds)
-    back = Change("good (back)", roll_back)
+    there, windows_closed = _run(side, prepared, closed_load, changes, seconds)
     capacity = warm.per_second
 
     async def open_load(asker: Asker, duration: float, more: More) -> Asked:
         return await steady(asker, questions, capacity / 2, duration, streams=True, more=more)
 
-    half, windows_open = _run(side, prepared, open_load, [back, *bad], seconds)
+    half, windows_open = _run(side, prepared, open_load, changes, seconds)
     figures = {
         "questions that tell the versions apart": questions,
         "capacity, answers/s": capacity,
@@ -169,14 +171,19 @@ def _figures(asked: Asked, windows: Sequence[Window], expected: Expected) -> dic
         },
         "p99 in windows against steady": percentile(inside, 99) / steady_p99,
         "swaps": {
-            window.name: {
-                "ended": window.ended,
-                "seconds": window.end - window.start,
-                "p99, ms": percentile([sample for sample in answered if window.has(sample)], 99),
+            name: {
+                "ended": [window.ended for window in named],
+                "seconds": [window.end - window.start for window in named],
+                "p99, ms": percentile([s for s in answered if any(window.has(s) for window in named)], 99),
             }
-            for window in windows
+            for name, named in _by_name(windows).items()
         },
     }
+
+
+def _by_name(windows: Sequence[Window]) -> dict[str, list[Window]]:
+    names = dict.fromkeys(window.name for window in windows)
+    return {name: [window for window in windows if window.name == name] for name in names}
 
 
 def _claims(figures: Mapping[str, Any], windows: Sequence[Window], bad: Sequence[Change]) -> list[Claim]:
