@@ -3,6 +3,7 @@
 import atexit
 import os
 import sys
+import time
 from pathlib import Path
 
 
@@ -12,12 +13,23 @@ def none_are_left_at_exit() -> None:
 
 
 def are_there() -> bool:
-    """Whether one of them runs; never where the system has no `/proc`."""
-    return any(task.read_text().strip() == "pt_gloo_runloop" for task in Path("/proc/self/task").glob("*/comm"))
+    """Whether one of them runs and has its name, as after a first collective; never where the system has no `/proc`."""
+    return any(_name(task) == "pt_gloo_runloop" for task in Path("/proc/self/task").glob("*"))
+
+
+def _name(task: Path) -> str:
+    try:
+        return (task / "comm").read_text().strip()
+    except OSError:  # it has ended meanwhile
+        return ""
 
 
 def _check() -> None:
     # What is registered first is called last: behind it there is the end of the interpreter alone.
-    if are_there():
-        print("threads of gloo are left", file=sys.stderr, flush=True)
-        os._exit(os.EX_SOFTWARE)
+    # The system lists a thread for a moment after it was joined; one that is left stays.
+    deadline = time.monotonic() + 2
+    while are_there():
+        if time.monotonic() > deadline:
+            print("threads of gloo are left", file=sys.stderr, flush=True)
+            os._exit(os.EX_SOFTWARE)
+        time.sleep(0.01)

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
+
 from tests import gloo_threads
 from trainer.finetune import stages
 from trainer.finetune.config import FinetuneConfig
@@ -24,7 +26,8 @@ from world2vlm.records import read_records
 def main(payload: dict[str, Any]) -> None:
     root = Path(payload["root"])
     with joined() as processes:
-        # Or else that none is left in the end would say nothing.
+        # Or else that none is left in the end would say nothing. A thread has its name by a collective's end.
+        dist.barrier()
         assert gloo_threads.are_there() or sys.platform != "linux"
         for run in payload["runs"]:
             result = perform(root, run)
