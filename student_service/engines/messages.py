@@ -3,7 +3,8 @@
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from student_service.engines.base import Query, Reply, Update
@@ -36,10 +37,35 @@ def unpack(message: bytes) -> tuple[dict[str, Any], list[bytes]]:
     return head, blobs
 
 
-def ask(number: int, query: Query, max_new_tokens: int, streams: bool) -> bytes:
-    """A query, under a number that its updates come back with."""
-    head = {"ask": number, "text": query.text, "task": query.task, "limit": max_new_tokens, "streams": streams}
-    return pack(head, query.images)
+@dataclass(frozen=True)
+class Ask:
+    """A query as it is sent; its updates come back with `number`."""
+
+    number: int
+    query: Query
+    max_new_tokens: int
+    streams: bool
+
+
+def write_asks(asks: Sequence[Ask]) -> bytes:
+    """Queries in one message; pictures that several of them are about are in it once."""
+    about = {images: index for index, images in enumerate(dict.fromkeys(ask.query.images for ask in asks))}
+    fields = [
+        [ask.number, about[ask.query.images], ask.query.text, ask.query.task, ask.max_new_tokens, ask.streams]
+        for ask in asks
+    ]
+    blobs = [image for images in about for image in images]
+    return pack({"asks": fields, "pictures": [len(images) for images in about]}, blobs)
+
+
+def read_asks(head: Mapping[str, Any], blobs: Sequence[bytes]) -> list[Ask]:
+    """The queries of a message."""
+    rest = iter(blobs)
+    about = [tuple(islice(rest, count)) for count in head["pictures"]]
+    return [
+        Ask(number, Query(about[index], text, task), limit, streams)
+        for number, index, text, task, limit, streams in head["asks"]
+    ]
 
 
 def write_update(update: Update) -> list[Any]:

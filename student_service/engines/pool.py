@@ -1,7 +1,7 @@
 """The engine in processes of its own, each with the checkpoint.
 
-Who is asked about pictures again goes to the worker that saw them last, which so knows them; a worker that has much
-more to do than another gets nothing new.
+Who is asked about pictures again goes to a worker that has seen them, and so knows them; a worker that has much more to
+do than another gets nothing new. What is asked at the same time is sent at the same time.
 """
 
 import itertools
@@ -58,6 +58,7 @@ class _Worker:
     rows: int = 0  # queries at once; none before it is ready
     restarts: int = 0
     asked: dict[int, int] = field(default_factory=dict)  # the callers' keys, by number
+    unsent: list[messages.Ask] = field(default_factory=list)  # of those asked
 
     @property
     def has_room(self) -> bool:
@@ -84,7 +85,7 @@ class PoolEngine:
         self._serves = self._closed = False
         self._numbers = itertools.count()
         self._news: deque[Update] = deque()
-        self._homes: LRUCache[int, _Worker] = LRUCache(_HOMES)  # by the pictures' hash
+        self._homes: LRUCache[int, frozenset[_Worker]] = LRUCache(_HOMES)  # by the pictures' hash
         self._selector = selectors.DefaultSelector()
         self._alarm, self._bell = socket.socketpair()
         for end in (self._alarm, self._bell):
@@ -103,31 +104,30 @@ class PoolEngine:
         self._check_open()
         if not any(worker.has_room for worker in self._workers):
             self._listen(0)
-        # Each round of the loop finds one more that is gone.
-        while ready := [worker for worker in self._workers if worker.has_room]:
-            worker = self._pick(ready, query)
-            number = next(self._numbers)
-            try:
-                worker.connection.send_bytes(messages.ask(number, query, max_new_tokens, streams))
-            except GONE:
-                self._replace(worker)
-                continue
-            worker.asked[number] = key
-            return
-        raise UnavailableError("the student's process is being started again; try again later")
+        ready = [worker for worker in self._workers if worker.has_room]
+        if not ready:
+            raise UnavailableError("the student's process is being started again; try again later")
+        worker = self._pick(ready, query)
+        ask = messages.Ask(next(self._numbers), query, max_new_tokens, streams)
+        worker.asked[ask.number] = key
+        worker.unsent.append(ask)
 
     def drop(self, key: int) -> None:
         """See `Engine.drop`."""
         for worker in self._workers:
             for number in [number for number, known in worker.asked.items() if known == key]:
                 del worker.asked[number]
-                with suppress(*GONE):
-                    worker.connection.send_bytes(messages.pack({"drop": number}))
+                kept = [ask for ask in worker.unsent if ask.number != number]
+                if kept == worker.unsent:
+                    with suppress(*GONE):
+                        worker.connection.send_bytes(messages.pack({"drop": number}))
+                worker.unsent = kept
         self._news = deque(update for update in self._news if update.key != key)
 
     def step(self) -> list[Update]:
         """See `Engine.step`."""
         self._check_open()
+        self._send_asks()
         if not self._news and any(worker.asked for worker in self._workers):
             self._listen(_NEWS_S)
         updates = list(self._news)
@@ -158,18 +158,36 @@ class PoolEngine:
         self._alarm.close()
         self._bell.close()
 
+    def _send_asks(self) -> None:
+        """Send what was admitted, to each worker in one message."""
+        while waiting := [worker for worker in self._workers if worker.unsent]:
+            for worker in waiting:
+                try:
+                    worker.connection.send_bytes(messages.write_asks(worker.unsent))
+                except GONE:
+                    self._replace(worker)
+                else:
+                    worker.unsent = []
+
+    def _admit_again(self, key: int, ask: messages.Ask) -> None:
+        try:
+            self.admit(key, ask.query, ask.max_new_tokens, ask.streams)
+        except UnavailableError as error:
+            self._news.append(Update(key, error=error))
+
     def _pick(self, ready: Sequence[_Worker], query: Query) -> _Worker:
-        """The worker that saw the query's pictures last, or else the one with the least to do.
+        """Of the workers that have seen the query's pictures, or else of all, the one with the least to do.
 
         Where several have nothing to do it is the first: who is asked time and again has its code and weights in the
         processor's caches.
         """
         least = min(ready, key=lambda worker: len(worker.asked))
         pictures = hash(query.images)
-        home = self._homes.get(pictures, least)
-        if home not in ready or len(home.asked) > len(least.asked) + _SLACK:
+        homes = self._homes.get(pictures, frozenset())
+        home = min(homes.intersection(ready), key=lambda worker: len(worker.asked), default=least)
+        if len(home.asked) > len(least.asked) + _SLACK:
             home = least
-        self._homes[pictures] = home
+        self._homes[pictures] = homes | {home}
         return home
 
     def _check_open(self) -> None:
@@ -224,12 +242,18 @@ class PoolEngine:
             metrics.looked_up(what, found, count)
 
     def _replace(self, worker: _Worker) -> None:
-        """Start another process in the place of one that is gone; its queries fail."""
+        """Start another process in the place of one that is gone; its queries fail, but for those not sent yet."""
         self._selector.unregister(worker.connection)
         worker.connection.close()
+        again = [(worker.asked.pop(ask.number), ask) for ask in worker.unsent]
         self._news += [
             Update(key, error=EngineLostError("the student's process died")) for key in worker.asked.values()
         ]
+        self._restart(worker)
+        for key, ask in again:
+            self._admit_again(key, ask)
+
+    def _restart(self, worker: _Worker) -> None:
         place = self._workers.index(worker)
         if worker.restarts >= _MOST_RESTARTS:
             _log.error(

@@ -11,7 +11,7 @@ import select
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from student_service.engines import messages
-from student_service.engines.base import Engine, LookedUp, Query, Update
+from student_service.engines.base import Engine, LookedUp, Update
 from world2vlm import telemetry
 from world2vlm.errors import PreconditionError, World2VLMError
 
@@ -115,8 +115,8 @@ class _Worker:
         """Take in what came, waiting for it where there is nothing else to do, and take a step."""
         updates: list[Update] = []
         for head, blobs in self._received():
-            if "ask" in head:
-                updates += self._admit(engine, head, blobs)
+            if "asks" in head:
+                updates += self._admit(engine, messages.read_asks(head, blobs))
             elif "drop" in head:
                 self._under_way.discard(head["drop"])
                 engine.drop(head["drop"])
@@ -135,14 +135,16 @@ class _Worker:
             if not self._news.poll(0):
                 return
 
-    def _admit(self, engine: Engine, head: dict[str, Any], blobs: list[bytes]) -> list[Update]:
-        number = head["ask"]
-        try:
-            engine.admit(number, Query(tuple(blobs), head["text"], head["task"]), head["limit"], head["streams"])
-        except Exception as error:
-            return [self._failed(number, error)]
-        self._under_way.add(number)
-        return []
+    def _admit(self, engine: Engine, asks: Sequence[messages.Ask]) -> list[Update]:
+        failed = []
+        for ask in asks:
+            try:
+                engine.admit(ask.number, ask.query, ask.max_new_tokens, ask.streams)
+            except Exception as error:
+                failed.append(self._failed(ask.number, error))
+            else:
+                self._under_way.add(ask.number)
+        return failed
 
     def _step(self, engine: Engine) -> list[Update]:
         try:

@@ -114,10 +114,11 @@ def test_new_pictures_go_to_who_has_least_to_do_and_seen_ones_to_who_saw_them(po
 
 
 def test_who_has_much_to_do_gets_no_more_though_it_saw_the_pictures(pool: PoolEngine) -> None:
-    for key in range(4):
+    for key in range(6):
         pool.admit(key, query("one two three four"), 8)
-    assert busy(pool) == [3, 1]
-    assert {update.reply.text for update in run(pool, {0, 1, 2, 3}).values() if update.reply} == {"one two three four"}
+        assert busy(pool) == [[1, 0], [2, 0], [3, 0], [3, 1], [3, 2], [3, 3]][key]
+    replies = [update.reply for update in run(pool, set(range(6))).values()]
+    assert [reply.text for reply in replies if reply] == 6 * ["one two three four"]
 
 
 def test_a_step_that_waits_for_news_can_be_ended(pool: PoolEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +141,17 @@ def test_a_process_that_dies_takes_its_queries_with_it_and_is_replaced(pool: Poo
     assert ended[1].reply is not None and ended[1].reply.text == "a b c"
     assert ask_until_it_answers(pool) == "again"
     wait_until(lambda: len({each.pid for each in processes()} - before) == 1)
+
+
+def test_what_was_not_sent_to_a_process_that_died_another_one_answers(pool: PoolEngine) -> None:
+    pool.admit(0, Query((png(0),), "a b c"), 8)
+    gone = pool._workers[0].process
+    gone.kill()
+    gone.join()
+    pool.admit(1, Query((png(1),), "d e"), 8)
+    assert busy(pool) == [1, 1]
+    replies = [update.reply for update in run(pool, {0, 1}).values()]
+    assert sorted(reply.text for reply in replies if reply) == ["a b c", "d e"]
 
 
 def test_while_no_process_is_left_it_says_so_and_then_answers_again(tmp_path: Path) -> None:
