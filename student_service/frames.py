@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Generic, Protocol, TypeVar
 
 from cachetools import LRUCache
@@ -53,7 +53,7 @@ class Frames(Generic[Frame]):
         Raises:
             InvalidInputError: see `decode_image`.
         """
-        digest = blake2b(data, digest_size=16).digest()
+        digest = sha256(data).digest()
         known = self._known.get(digest)
         if known is not None:
             return known, True
