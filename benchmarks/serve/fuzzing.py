@@ -74,7 +74,7 @@ async def send_mutated(url: str, seeds: Sequence[bytes], count: int, seed: int) 
     async with aio_channel(url) as channel, asyncio.TaskGroup() as group:
         for number in range(count):
             await places.acquire()
-            group.create_task(one(channel, _METHODS[number % 3], mutator.make()))
+            group.create_task(one(channel, _METHODS[number % len(_METHODS)], mutator.make()))
     return Fuzzed(dict(statuses), bad, longest)
 
 

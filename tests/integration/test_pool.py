@@ -145,9 +145,9 @@ def test_a_process_that_dies_takes_its_queries_with_it_and_is_replaced(pool: Poo
 
 def test_what_was_not_sent_to_a_process_that_died_another_one_answers(pool: PoolEngine) -> None:
     pool.admit(0, Query((png(0),), "a b c"), 8)
-    gone = pool._workers[0].process
-    gone.kill()
-    gone.join()
+    gone = pool._workers[0]
+    gone.process.kill()
+    assert gone.connection.poll(DEADLINE_S)  # its end of the connection is closed
     pool.admit(1, Query((png(1),), "d e"), 8)
     assert busy(pool) == [1, 1]
     replies = [update.reply for update in run(pool, {0, 1}).values()]

@@ -11,7 +11,8 @@ def test_queries_arrive_as_they_were_sent_and_pictures_they_share_only_once() ->
     queries = [
         Query((first, second), "Which way?", "A1"),
         Query((first, second), "Is the mug there?", ""),
-        Query((bytes(first), bytes(second)), "And the cup?", ""),
+        # The same content, elsewhere in memory.
+        Query((bytes(bytearray(first)), bytes(bytearray(second))), "And the cup?", ""),
         Query((second,), "Where is it?", "D1"),
         Query((), "Nothing to be seen?", ""),
     ]
